@@ -1,0 +1,1 @@
+"""dailctl: the command line of dail."""
