@@ -1,4 +1,5 @@
-"""What every section of the job file shares: camelCase keys, unknown keys refused, docstrings as schema descriptions."""
+"""What every section of the job file shares: camelCase keys, unknown keys refused, docstrings as schema
+descriptions."""
 
 from __future__ import annotations
 

@@ -12,7 +12,8 @@ FileFormat = Literal["auto", "jsonl", "json", "parquet"]
 
 
 class Columns(Section):
-    """Names of the columns. Null: recognised by name (problem, question, prompt; solution, answer, ...; see the data chapter of the README)."""
+    """Names of the columns. Null: recognised by name (problem, question, prompt; solution, answer, ...; see the data
+    chapter of the README)."""
 
     id: str | None = None
     """Column of the problem's id. Without one the id is made from the problem's text."""
@@ -43,13 +44,15 @@ class DataSpec(Section):
     """What the experts wrote, and what the result is measured on."""
 
     solutions: str = Field(min_length=1)
-    """File of problems with expert solutions (.jsonl, .json or .parquet): relative to the job file, absolute, or s3://."""
+    """File of problems with expert solutions (.jsonl, .json or .parquet): relative to the job file, absolute, or
+    s3://."""
     format: FileFormat = "auto"
     """`auto` goes by the file's ending."""
     columns: Columns = Columns()
     """Column names of the solutions file."""
     evaluation: tuple[EvaluationSet, ...] = ()
-    """Evaluation sets; the first is the one the verdict is about. Empty: a seeded tenth of the solutions file is held out."""
+    """Evaluation sets; the first is the one the verdict is about. Empty: a seeded tenth of the solutions file is held
+    out."""
     on_bad_row: Literal["stop", "skip"] = "stop"
     """What a bad row does: `stop` ends the job before anything is written, `skip` counts it and goes on."""
     limit: int | None = Field(default=None, ge=1)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator, model_validator
 from typing import Annotated, Self
+
+from pydantic import Field, field_validator, model_validator
 
 from dail_runtime.spec.base import Section
 
@@ -18,7 +19,8 @@ class EvaluateSpec(Section):
     max_tokens: int = Field(default=4096, ge=1)
     """Most tokens of one answer."""
     budgets: tuple[Annotated[int, Field(ge=1)], ...] = ()
-    """Token budgets of the accuracy-per-token curve: an answer that is not finished there is cut and forced to an end."""
+    """Token budgets of the accuracy-per-token curve: an answer that is not finished there is cut and forced to an
+    end."""
     budget_samples: int = Field(default=1, ge=1)
     """Answers per problem that are measured within each budget (the first so many samples)."""
     forced_answer: str = "\n\nThe final answer is \\boxed{"
@@ -34,7 +36,8 @@ class EvaluateSpec(Section):
     primary: str | None = None
     """The variant the verdict is about. Null: the first."""
     teacher_check: bool = True
-    """Measure the teacher before training: privileged accuracy at the sampling temperature and at 1, and what the traces cost each context."""
+    """Measure the teacher before training: privileged accuracy at the sampling temperature and at 1, and what the
+    traces cost each context."""
 
     @field_validator("pass_at", "budgets")
     @classmethod
@@ -46,7 +49,9 @@ class EvaluateSpec(Section):
         if self.pass_at and self.pass_at[-1] > self.samples:
             raise ValueError(f"pass@{self.pass_at[-1]} needs at least {self.pass_at[-1]} samples; raise evaluate.samples or lower passAt")
         if self.budgets and self.budgets[-1] > self.max_tokens:
-            raise ValueError(f"a budget of {self.budgets[-1]} tokens is over evaluate.maxTokens {self.max_tokens}; raise maxTokens or lower the budget")
+            raise ValueError(
+                f"a budget of {self.budgets[-1]} tokens is over evaluate.maxTokens {self.max_tokens}; raise maxTokens or lower the budget"
+            )
         if self.budget_samples > self.samples:
             raise ValueError(f"evaluate.budgetSamples {self.budget_samples} is over evaluate.samples {self.samples}; lower it")
         return self

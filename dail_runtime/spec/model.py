@@ -15,14 +15,17 @@ class ModelSpec(Section):
     """The one set of weights that is student, teacher and negative reference at once."""
 
     id: str = Field(min_length=1)
-    """A hub id (`Qwen/Qwen2.5-7B-Instruct`), a folder (`./model`, absolute or relative to the job file), `s3://bucket/prefix`, or `python:PACKAGE` for weights that travel inside an installed Python package."""
+    """A hub id (`Qwen/Qwen2.5-7B-Instruct`), a folder (`./model`, absolute or relative to the job file),
+    `s3://bucket/prefix`, or `python:PACKAGE` for weights that travel inside an installed Python package."""
     revision: str | None = None
     """Hub revision: a branch, a tag or, best, a commit."""
     gguf_file: str | None = None
     """Name of a GGUF file inside the model's folder or package, for weights kept in that format."""
     thinking: bool = False
-    """True for models that reason between <think> and </think> before they answer; sets `enable_thinking` of the chat template."""
+    """True for models that reason between <think> and </think> before they answer; sets `enable_thinking` of the chat
+    template."""
     dtype: Dtype = "auto"
-    """Type of the frozen weights. `auto`: bfloat16 where the hardware multiplies it natively (GPU, CPU with AMX), else float32."""
+    """Type of the frozen weights. `auto`: bfloat16 where the hardware multiplies it natively (GPU, CPU with AMX), else
+    float32."""
     max_length: int | None = Field(default=None, ge=16)
     """Most tokens of prompt plus response. Null: what the model's own configuration allows."""

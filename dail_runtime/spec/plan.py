@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dail_runtime.spec.base import Section
 from dail_runtime.spec.job import BASE, DailJob, Settings
 from dail_runtime.store.manifest import digest_of
 
@@ -23,7 +24,8 @@ class Task:
     stage: str
     """One of STAGES."""
     variant: str | None
-    """The variant (or `base`) it serves; for rewrite, select and check the first of those that share it; None: the whole run."""
+    """The variant (or `base`) it serves; for rewrite, select and check the first of those that share it; None: the
+    whole run."""
     digest: str
     """Digest of everything its result depends on."""
     inputs: Mapping[str, str]
@@ -45,8 +47,9 @@ class Task:
 def plan(job: DailJob, content: Mapping[str, str]) -> tuple[Task, ...]:
     """The tasks of `job` in an order in which each comes after its inputs.
 
-    `content` names the outside inputs by content: path or URI -> digest, for the data files and the model.
-    Two jobs that agree in everything a task depends on give it the same digest, so its results are shared.
+    `content` names the outside inputs by content: path, URI or model id -> digest (`content_of`). What an input is called
+    does not enter a digest, only what is in it: a moved folder keeps its results. Two jobs that agree in everything a task
+    depends on give it the same digest, so its results are shared.
     """
     spec = job.spec
     tasks: list[Task] = []
@@ -56,37 +59,42 @@ def plan(job: DailJob, content: Mapping[str, str]) -> tuple[Task, ...]:
         inputs = {task.name: task.digest for task in upstream}
         digest = digest_of({"stage": stage, "format": FORMAT, "inputs": sorted(inputs.values()), "depends": depends})
         for task in tasks:
-            if task.stage == stage and task.digest == digest and stage in ("rewrite", "select", "check"):
+            # Variants that agree so far share one task: its name is that of the first of them.
+            if task.stage == stage and task.digest == digest:
                 return task
         tasks.append(Task(stage, variant, digest, inputs, settings))
         return tasks[-1]
 
-    def dump(section: Any, *without: str) -> dict[str, Any]:
-        return section.model_dump(mode="json", exclude=set(without))  # type: ignore[no-any-return]
-
-    model = {"model": dump(spec.model), "weights": content.get(spec.model.id), "prompts": dump(spec.prompts), "seed": spec.seed}
-    prepare = add("prepare", None, [], own, {"data": dump(spec.data), "content": dict(content), "seed": spec.seed})
+    model = {
+        "model": _dump(spec.model, "id"),
+        "weights": content.get(spec.model.id, spec.model.id),
+        "prompts": _dump(spec.prompts),
+        "seed": spec.seed,
+    }
+    sets = [{**_dump(one, "path"), "content": content.get(one.path, one.path)} for one in spec.data.evaluation]
+    solutions = content.get(spec.data.solutions, spec.data.solutions)
+    data = {"data": _dump(spec.data, "solutions", "evaluation"), "solutions": solutions, "evaluation": sets, "seed": spec.seed}
+    prepare = add("prepare", None, [], own, data)
     trained: dict[str, Task] = {}
-    checks: list[Task] = []
-    selects: list[Task] = []
     for variant in spec.variant_names():
         chosen = spec.settings(variant)
-        rewrite = add("rewrite", variant, [prepare], chosen, {**model, "rewrite": dump(chosen.rewrite, "replicas")})
-        select = add("select", variant, [prepare, rewrite], chosen, {**model, "select": dump(chosen.select)})
-        if select not in selects:
-            selects.append(select)
+        # How many servers or workers share the work does not change its result.
+        sampling = {**model, "rewrite": _dump(chosen.rewrite, "replicas")}
+        learning = {**model, "train": _dump(chosen.train, "workers", "keep_checkpoints", "checkpoint_every")}
+        rewrite = add("rewrite", variant, [prepare], chosen, sampling)
+        select = add("select", variant, [prepare, rewrite], chosen, {**model, "select": _dump(chosen.select)})
         if spec.evaluate.teacher_check:
-            check = add("check", variant, [prepare, rewrite, select], chosen, {**model, "rewrite": dump(chosen.rewrite, "replicas")})
-            if check not in checks:
-                checks.append(check)
-        layout = ("workers", "keep_checkpoints", "checkpoint_every")
-        trained[variant] = add("train", variant, [prepare, select], chosen, {**model, "variant": variant, "train": dump(chosen.train, *layout)})
-    evaluated = []
+            add("check", variant, [prepare, rewrite, select], chosen, sampling)
+        # The name keeps two variants of equal settings apart: asking for both asks for two trainings.
+        trained[variant] = add("train", variant, [prepare, select], chosen, {**learning, "variant": variant})
+    measuring = {**model, "evaluate": _dump(spec.evaluate, "targets", "primary", "teacher_check"), "engine": _dump(spec.rewrite.engine)}
     for target in spec.targets():
         upstream = [prepare] if target == BASE else [prepare, trained[target]]
-        engine = dump(spec.rewrite.engine)
-        evaluated.append(add("evaluate", target, upstream, own, {**model, "target": target, "evaluate": dump(spec.evaluate, "targets", "primary", "teacher_check"), "engine": engine}))
-    everything = [prepare, *selects, *checks, *trained.values(), *evaluated]
-    add("report", None, everything, own, {"job": dump(job, "spec"), "primary": spec.primary()})
+        add("evaluate", target, upstream, own, {**measuring, "target": target})
+    add("report", None, list(tasks), own, {"job": _dump(job, "spec"), "primary": spec.primary()})
     # Stage by stage, not variant by variant: on a cluster each stage has its own servers.
     return tuple(sorted(tasks, key=lambda task: STAGES.index(task.stage)))
+
+
+def _dump(section: Section, *without: str) -> dict[str, Any]:
+    return section.model_dump(mode="json", exclude=set(without))

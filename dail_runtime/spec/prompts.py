@@ -38,7 +38,8 @@ class Example(Section):
 
 
 class PromptSpec(Section):
-    """Texts of the user's turn. `{problem}`, `{solution}`, `{answer}` and `{landmarks}` are filled in; other braces stand for themselves."""
+    """Texts of the user's turn. `{problem}`, `{solution}`, `{answer}` and `{landmarks}` are filled in; other braces
+    stand for themselves."""
 
     system: str | None = None
     """System message of all three contexts. Null: none is passed (the chat template may add its own)."""

@@ -17,7 +17,8 @@ class DirectPolicy(Section):
 
 
 class MixedPolicy(Section):
-    """Draw from the student; keep the token if M_T gives it at least tau, else draw from M_T (DAIL, section on mixed rollouts)."""
+    """Draw from the student; keep the token if M_T gives it at least tau, else draw from M_T (DAIL, section on mixed
+    rollouts)."""
 
     kind: Literal["mixed"]
     """`mixed`."""
@@ -36,7 +37,8 @@ class TransformersEngine(Section):
     kind: Literal["transformers"] = "transformers"
     """`transformers`."""
     batch_size: int | None = Field(default=None, ge=1, le=4096)
-    """Responses decoded at once. Null: chosen from the model's size and the memory that is free. Part of the seed contract: another batch size may give other, equally valid traces."""
+    """Responses decoded at once. Null: chosen from the model's size and the memory that is free. Part of the seed
+    contract: another batch size may give other, equally valid traces."""
 
 
 class VllmEngine(Section):
@@ -58,7 +60,8 @@ class VllmHttpEngine(Section):
     kind: Literal["vllm-http"]
     """`vllm-http`."""
     servers: tuple[str, ...] = Field(default=(), max_length=1024)
-    """Base addresses (`http://host:8000`). A name that resolves to several addresses counts as several servers. On a cluster dail fills this in."""
+    """Base addresses (`http://host:8000`). A name that resolves to several addresses counts as several servers. On a
+    cluster dail fills this in."""
     in_flight: int = Field(default=64, ge=1, le=4096)
     """Responses under way at once on one server."""
     without_plugin: Literal["refuse", "draft-and-verify"] = "refuse"

@@ -13,7 +13,8 @@ class SelectSpec(Section):
     keep: int = Field(default=1, ge=1)
     """Traces kept per problem: a seeded choice among the good ones."""
     require_correct: bool = True
-    """Keep only traces whose answer is right. With false, problems without answers (proofs) are kept by the other rules alone."""
+    """Keep only traces whose answer is right. With false, problems without answers (proofs) are kept by the other rules
+    alone."""
     drop_leaks: bool = True
     """Drop traces that speak of the reference ("the given solution", ...)."""
     leak_phrases: tuple[str, ...] = ()

@@ -11,7 +11,8 @@ class StorageSpec(Section):
     """A folder or an S3 prefix. Credentials come from the environment or the named Secret, never from this file."""
 
     uri: str = Field(default="./runs", min_length=1)
-    """`./folder` (relative to the job file), `file:///folder` or `s3://bucket/prefix`. The run's objects go under its own name below it."""
+    """`./folder` (relative to the job file), `file:///folder` or `s3://bucket/prefix`. The run's objects go under its
+    own name below it."""
     endpoint: str | None = None
     """Address of an S3-compatible server (`https://s3.example.org`); null: AWS."""
     region: str | None = None

@@ -25,7 +25,8 @@ class LoraSpec(Section):
 
 
 class Warmup(Section):
-    """Epochs of another objective first. Reverse KL has no gradient where the student gives the teacher's token almost no mass."""
+    """Epochs of another objective first. Reverse KL has no gradient where the student gives the teacher's token almost
+    no mass."""
 
     objective: Literal["nll"] = "nll"
     """`nll`: cross-entropy on the traces."""
@@ -37,9 +38,11 @@ class TrainSpec(Section):
     """What is minimised, and how."""
 
     objective: Objective = "contrastive"
-    """`contrastive`: KL(M_th||M_T) - gamma KL(M_th||M_NR); `distill`: gamma = 0; `nll`: cross-entropy on the traces; `sft`: cross-entropy on the expert's own text."""
+    """`contrastive`: KL(M_th||M_T) - gamma KL(M_th||M_NR); `distill`: gamma = 0; `nll`: cross-entropy on the traces;
+    `sft`: cross-entropy on the expert's own text."""
     direction: Literal["reverse"] = "reverse"
-    """Direction of the KL. Only `reverse`, KL(M_th||M_T): with a negative term the forward direction has no lower bound."""
+    """Direction of the KL. Only `reverse`, KL(M_th||M_T): with a negative term the forward direction has no lower
+    bound."""
     gamma: float = Field(default=0.1, ge=0, lt=1)
     """Weight of the negative reference; at 1 and above the objective has no lower bound."""
     reference: Literal["own", "other"] = "own"

@@ -56,7 +56,9 @@ def read_manifest(store: Store) -> Manifest | None:
     except KeyError:
         return None
     except ValidationError as err:
-        raise IntegrityError(f"{store.uri}/{MANIFEST} is not a manifest ({err.error_count()} errors); delete it to run the task again") from None
+        raise IntegrityError(
+            f"{store.uri}/{MANIFEST} is not a manifest ({err.error_count()} errors); delete it to run the task again"
+        ) from None
 
 
 def write_manifest(store: Store, manifest: Manifest) -> None:

@@ -1,0 +1,76 @@
+"""The process of one task: `python -m dail_runtime.stages TASK --run URI --job DIGEST`.
+
+Standard output carries events, one JSON object a line; everything else, also what libraries print, goes to standard
+error. SIGTERM and SIGINT ask the stage to save and end with 143. Exit codes: dail_runtime/errors.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+import traceback
+from typing import Any, TextIO
+
+from dail_runtime.errors import DailError, Interrupted
+from dail_runtime.stages.jobs import load_saved_job
+from dail_runtime.stages.run import run_task
+from dail_runtime.store import open_store
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the task; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m dail_runtime.stages", description="Run one task of a saved job.")
+    parser.add_argument("task", help="for example prepare, rewrite/tuned, train/nll")
+    parser.add_argument("--run", required=True, metavar="URI", help="the run's root: a folder, file:// or s3://")
+    parser.add_argument("--job", required=True, metavar="DIGEST", help="name of the saved job below the root's jobs/")
+    arguments = parser.parse_args(argv)
+    events = _claim_stdout()
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGINT, lambda *_: stop.set())
+
+    def emit(event: dict[str, Any]) -> None:
+        try:
+            print(json.dumps(event, ensure_ascii=False), file=events, flush=True)
+        except BrokenPipeError:
+            # Whoever started this process is gone: save and end, or two processes would soon do the same work.
+            stop.set()
+
+    try:
+        run = open_store(arguments.run)
+        job, content = load_saved_job(run, arguments.job)
+        run_task(run, job, content, arguments.task, emit, stop)
+    except Interrupted as err:
+        emit(_error(err))
+        return err.exit_code
+    except DailError as err:
+        emit(_error(err))
+        return err.exit_code
+    except Exception as err:
+        traceback.print_exc()
+        emit({"event": "error", "kind": type(err).__name__, "message": f"{type(err).__name__}: {err}", "exit": 1})
+        return 1
+    return 0
+
+
+def _error(err: DailError) -> dict[str, Any]:
+    return {"event": "error", "kind": type(err).__name__, "message": str(err), "exit": err.exit_code}
+
+
+def _claim_stdout() -> TextIO:
+    """Keep the real standard output for events; whatever libraries print goes to standard error from now on."""
+    events = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return events
+
+
+if __name__ == "__main__":
+    # Not sys.exit alone: a library's lingering thread must not keep a finished stage alive.
+    code = main()
+    sys.stderr.flush()
+    os._exit(code)

