@@ -1,0 +1,1 @@
+"""Measuring models: grading, pass@k with intervals, token budgets."""
