@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -40,6 +41,19 @@ class Variant(Section):
     """Overrides of `select`."""
     train: dict[str, Any] = Field(default_factory=dict)
     """Overrides of `train`."""
+
+
+class OverridesError(ValueError):
+    """Overrides that do not go together with the job's own settings: (variant, section, what pydantic found) for each."""
+
+    def __init__(self, found: list[tuple[str, str, ValidationError]]) -> None:
+        self.found = found
+        sentences = (
+            f"variant {variant!r}: {'.'.join(map(str, (section, *one['loc'])))}: {one['msg'].removeprefix('Value error, ')}"
+            for variant, section, err in found
+            for one in err.errors()
+        )
+        super().__init__("; ".join(sentences))
 
 
 class Settings(Section):
@@ -82,8 +96,6 @@ class JobSpec(Section):
     @field_validator("variants")
     @classmethod
     def _names(cls, variants: dict[str, Variant]) -> dict[str, Variant]:
-        import re
-
         for name in variants:
             if name == BASE:
                 raise ValueError(f"a variant may not be called {BASE!r}: that is the untrained model; choose another name")
@@ -99,8 +111,9 @@ class JobSpec(Section):
                 raise ValueError(f"evaluate names the target {target!r}, which is none of {', '.join(names)}")
         if self.evaluate.primary == BASE:
             raise ValueError("evaluate.primary is the variant that is compared with base; name a variant")
-        for name in self.variants:
-            self.settings(name)
+        found = [one for name in self.variants for one in self._merged(name)[1]]
+        if found:
+            raise OverridesError(found)
         return self
 
     def variant_names(self) -> tuple[str, ...]:
@@ -119,20 +132,23 @@ class JobSpec(Section):
         """The sections of `variant`: the job's own with the variant's overrides merged in.
 
         Raises:
-            ValueError: an override is unknown or out of range; the message names variant and field.
+            OverridesError: an override is unknown or out of range.
         """
+        sections, found = self._merged(variant)
+        if found:
+            raise OverridesError(found)
+        return Settings(**sections)
+
+    def _merged(self, variant: str) -> tuple[dict[str, Any], list[tuple[str, str, ValidationError]]]:
         override = self.variants.get(variant, Variant())
-        try:
-            return Settings(
-                rewrite=RewriteSpec.model_validate(_merge(self.rewrite.model_dump(), override.rewrite)),
-                select=SelectSpec.model_validate(_merge(self.select.model_dump(), override.select)),
-                train=TrainSpec.model_validate(_merge(self.train.model_dump(), override.train)),
-            )
-        except ValidationError as err:
-            first = err.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            message = first["msg"].removeprefix("Value error, ")
-            raise ValueError(f"variant {variant!r}: {where + ': ' if where else ''}{message}") from None
+        sections: dict[str, Any] = {}
+        found: list[tuple[str, str, ValidationError]] = []
+        for name, kind in (("rewrite", RewriteSpec), ("select", SelectSpec), ("train", TrainSpec)):
+            try:
+                sections[name] = kind.model_validate(_merge(getattr(self, name).model_dump(), getattr(override, name)))
+            except ValidationError as err:
+                found.append((variant, name, err))
+        return sections, found
 
 
 def _merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
