@@ -49,6 +49,8 @@ class Sample(Record):
     """Log-probability of the whole response under the distribution it was drawn from, in nats."""
     accepted: int = 0
     """Tokens that came from the student (mixed policy); 0 for direct."""
+    distance: float = 0.0
+    """Total variation distance between the distribution drawn from and M_T, summed over the tokens; 0 for direct."""
 
 
 class Rollout(Record):
