@@ -1,0 +1,86 @@
+"""Tokenizer and weights, loaded without ever running a line of the model's own code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from dail_runtime.errors import ModelError, SetupError
+from dail_runtime.models.adapter import merge_adapter
+from dail_runtime.models.device import pick_dtype
+from dail_runtime.models.folder import model_folder
+from dail_runtime.models.reason import reason
+from dail_runtime.spec.model import ModelSpec
+
+
+def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, which must have a chat template. A missing pad token becomes its EOS token.
+
+    Raises:
+        ModelError: no tokenizer, or one that dail cannot use; says what to do.
+    """
+    folder = model_folder(spec)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except Exception as err:  # the loaders raise whatever a broken file makes them trip over
+        raise ModelError(f"model.id {spec.id}: its tokenizer cannot be loaded ({reason(err)}); {_remedy(err)}") from err
+    if not tokenizer.is_fast:
+        raise ModelError(
+            f"model.id {spec.id}: its tokenizer has no tokenizer.json; convert it with transformers and save it beside the weights"
+        )
+    if tokenizer.chat_template is None:
+        raise ModelError(
+            f"model.id {spec.id}: its tokenizer has no chat template (a base model?); "
+            "use the instruction-tuned version, or put a chat_template.jinja beside the weights"
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(spec: ModelSpec, *, device: torch.device, adapter: Path | None = None) -> PreTrainedModel:
+    """The causal language model on `device`, in evaluation mode and frozen; `adapter` (a LoRA folder) is merged in.
+
+    Attention is PyTorch's scaled_dot_product_attention where the architecture has it. The dtype is `pick_dtype`'s.
+
+    Raises:
+        ModelError: the weights are missing, incomplete, unsafe or of an architecture that dail cannot load.
+        SetupError: the model does not fit into the device's memory.
+    """
+    folder = model_folder(spec)
+    # On a GPU the weights go straight there; on the CPU placement would only add hooks.
+    placed: dict[str, Any] = {} if device.type == "cpu" else {"device_map": {"": device}}
+    logging.disable_progress_bar()
+    try:
+        model, found = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=pick_dtype(spec, device),
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+            **placed,
+        )
+    except torch.OutOfMemoryError:
+        raise SetupError(f"model.id {spec.id}: it does not fit into the memory of {device}; use a larger GPU or a smaller model") from None
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError, AttributeError, SafetensorError) as err:
+        raise ModelError(f"model.id {spec.id}: it cannot be loaded ({reason(err)}); {_remedy(err)}") from err
+    # Weights that a file lacks are silently drawn at random by the loader: a run on them would be worthless.
+    if found["missing_keys"]:
+        missing = sorted(found["missing_keys"])
+        raise ModelError(f"model.id {spec.id}: {len(missing)} weights are missing from its files ({missing[0]}, ...); download it again")
+    if adapter is not None:
+        model = merge_adapter(model, adapter)
+    loaded: PreTrainedModel = model.requires_grad_(False).eval()
+    return loaded
+
+
+def _remedy(err: Exception) -> str:
+    if "trust_remote_code" in str(err):
+        return "it needs code of its own, which dail never runs: choose a model that transformers itself supports"
+    return "check that transformers supports it, and download it again"
