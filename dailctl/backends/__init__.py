@@ -1,0 +1,1 @@
+"""What runs the tasks of a plan: this machine, or a cluster."""

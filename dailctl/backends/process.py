@@ -1,0 +1,125 @@
+"""One stage process: started, listened to, asked to stop, and gone for certain afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+READERS_END = 5.0
+"""Seconds in which the event reader must reach the end of a dead process's output."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of the stage's standard output."""
+
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Exited:
+    """The process ended; all its events came before this."""
+
+    code: int
+    """As subprocess has it: -N for signal N."""
+
+
+@dataclass(frozen=True)
+class Signalled:
+    """dailctl itself got a signal."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Another machine took the run over."""
+
+
+Inbox = queue.SimpleQueue[Event | Exited | Signalled | Lost]
+"""Everything the main loop waits for, in one place: so it waits without polling. Its put() may be called in a signal handler."""
+
+
+class StageProcess:
+    """Starts `command`; its events and its end arrive in `inbox`, its standard error goes to the file `log` as it comes."""
+
+    def __init__(
+        self, command: Sequence[str], inbox: Inbox, log: Path, *, environment: Mapping[str, str], inherit: Sequence[int] = ()
+    ) -> None:
+        self._inbox = inbox
+        self._ended = False
+        # Both this process and the stage append to the log; O_APPEND keeps their lines whole.
+        self._log = log.open("ab", buffering=0)
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            env={**os.environ, **environment, "PYTHONUNBUFFERED": "1"},
+            pass_fds=inherit,
+            # A group of its own: Ctrl-C in the terminal reaches dailctl alone, which then lets the stage save.
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, name="events", daemon=True)
+        self._reader.start()
+        threading.Thread(target=self._wait, name="wait", daemon=True).start()
+
+    def ask_to_stop(self) -> None:
+        """SIGTERM: save and end."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.terminate()
+
+    def kill(self) -> None:
+        """End it and everything it started, at once; nothing where it has ended."""
+        if self._ended:
+            return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            try:
+                body = json.loads(line)
+            except ValueError:
+                body = None
+            if isinstance(body, dict) and "event" in body:
+                self._note(body)
+                self._inbox.put(Event(body))
+            else:
+                self._log.write(line)
+
+    def _note(self, body: dict[str, Any]) -> None:
+        # Progress would drown the rest; it is in the store's attempt record.
+        if body["event"] != "progress":
+            self._log.write((json.dumps(body, ensure_ascii=False) + "\n").encode())
+
+    def _wait(self) -> None:
+        code = self._process.wait()
+        # Workers of a killed stage live on, and hold its output open.
+        self.kill()
+        self._ended = True
+        self._reader.join(READERS_END)
+        self._log.close()
+        self._inbox.put(Exited(code))
+
+
+@contextlib.contextmanager
+def signals_to(inbox: Inbox) -> Iterator[None]:
+    """While this lasts, SIGINT, SIGTERM and SIGHUP arrive in `inbox` instead of ending the process."""
+    caught = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, lambda got, _: inbox.put(Signalled(got))) for number in caught}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

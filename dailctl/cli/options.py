@@ -1,0 +1,35 @@
+"""Options that several verbs share, so that they read the same everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dailctl import output
+
+STORE = "./runs"
+
+
+def complete_names(incomplete: str) -> list[str]:
+    """Names of the runs below ./runs that begin with `incomplete`, for the shell."""
+    from dailctl.runs import run_names
+
+    try:
+        return [name for name in run_names(STORE) if name.startswith(incomplete)]
+    except Exception:
+        # A completion that fails must not write into the line the user is typing.
+        return []
+
+
+Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Name of a run below --store.", autocompletion=complete_names)]
+JobFile = Annotated[
+    Path | None, typer.Option("-f", "--file", metavar="JOB", help="The run of this job file; ./job.yaml where no run is named.")
+]
+Storage = Annotated[
+    str,
+    typer.Option("--store", metavar="URI", envvar="DAIL_STORE", help="Where runs given by NAME are kept: a folder or s3://bucket/prefix."),
+]
+Output = Annotated[output.Form | None, typer.Option("-o", "--output", help="Another form of output.")]
+DocumentOutput = Annotated[output.Document | None, typer.Option("-o", "--output", help="Machine-readable output.")]

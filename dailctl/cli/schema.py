@@ -1,0 +1,34 @@
+"""`dailctl schema`: the JSON Schema of the job file, for editors and reviewers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dail_runtime.errors import UsageError
+from dailctl import output
+
+
+def schema(
+    to: Annotated[Path | None, typer.Option("--to", metavar="FILE", help="Write to this file instead of standard output.")] = None,
+) -> None:
+    """Print the JSON Schema of the job file; editors complete and check job.yaml with it."""
+    text = json.dumps(job_schema(), indent=2, ensure_ascii=False) + "\n"
+    if to is None:
+        output.data(text)
+        return
+    try:
+        to.write_text(text, encoding="utf-8")
+    except OSError as err:
+        raise UsageError(f"{to}: cannot be written ({err.strerror}); choose another file with --to") from None
+    output.talk(f"wrote {to}")
+
+
+def job_schema() -> dict[str, Any]:
+    """The schema (draft 2020-12) of `DailJob`, with the docstring of each field as its description."""
+    from dail_runtime.spec.job import DailJob
+
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "DailJob", **DailJob.model_json_schema(by_alias=True)}

@@ -1,0 +1,138 @@
+"""How dailctl prints: data on standard output, talk on standard error, both fit for people and for pipes. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import unicodedata
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, TextIO
+
+RED, YELLOW, OFF = "\x1b[31m", "\x1b[33m", "\x1b[0m"
+
+
+class Form(StrEnum):
+    """Values of `-o`."""
+
+    WIDE = "wide"
+    JSON = "json"
+    YAML = "yaml"
+    NAME = "name"
+
+
+class Document(StrEnum):
+    """Values of `-o` where there is no table."""
+
+    JSON = "json"
+    YAML = "yaml"
+
+
+def tolerant_streams() -> None:
+    """Make printing never fail because the terminal's encoding lacks a character of the user's own text."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """True where a person watches `stream` on a terminal that can move the cursor."""
+    return stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+
+
+def wants_color(stream: TextIO) -> bool:
+    """NO_COLOR (any value) beats FORCE_COLOR, which beats what the stream is."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or is_terminal(stream)
+
+
+def data(text: str) -> None:
+    """Print a result on standard output."""
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+
+
+def talk(sentence: str) -> None:
+    """Tell the user something on standard error."""
+    _to_stderr(printable(sentence))
+
+
+def warn(sentence: str) -> None:
+    """Tell the user something that deserves attention."""
+    _to_stderr(_colored("warning: " + printable(sentence), YELLOW))
+
+
+def error(message: str) -> None:
+    """Print why dailctl ends: one red line for each line of `message`."""
+    for line in printable(message).splitlines() or ["unknown error"]:
+        _to_stderr(_colored("error: " + line, RED))
+
+
+def printable(text: str) -> str:
+    """`text` with control characters written out: data and file names must not be able to steer the terminal."""
+    return "".join(c if c in "\n\t" or unicodedata.category(c) != "Cc" else f"\\x{ord(c):02x}" for c in text)
+
+
+def document(value: Any, form: Document | Form) -> None:
+    """Print `value` (JSON types only) as JSON or YAML."""
+    if form.value == "json":
+        data(json.dumps(value, indent=2, ensure_ascii=False))
+        return
+    import yaml
+
+    data(yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Columns as kubectl prints them: upper-case names, three spaces between, nothing after the last."""
+    lines = [tuple(head), *(tuple(printable(cell).replace("\n", " ") for cell in row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    return "".join("   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n" for line in lines)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them, two units at most: `0.4s`, `42s`, `3m10s`, `2h05m`, `3d4h`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f}s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600}h"
+
+
+def age(since: datetime | None) -> str:
+    """Time passed since then, in its largest unit as kubectl's AGE column has it; `-` where it never was."""
+    if since is None:
+        return "-"
+    seconds = max(0.0, (datetime.now(UTC) - since).total_seconds())
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= 2 * size:
+            return f"{int(seconds // size)}{unit}"
+    return f"{int(seconds)}s"
+
+
+def size(count: float) -> str:
+    """Bytes as people say them: `312 B`, `4.2 MB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def _colored(line: str, color: str) -> str:
+    return f"{color}{line}{OFF}" if wants_color(sys.stderr) else line
+
+
+def _to_stderr(line: str) -> None:
+    # The terminal may be gone; what is told there must not decide how the command ends.
+    with contextlib.suppress(OSError, ValueError):
+        print(line, file=sys.stderr, flush=True)
