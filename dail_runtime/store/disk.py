@@ -24,6 +24,7 @@ QUIET_SECONDS = 60.0
 LOST_SECONDS = 24 * 3600.0
 """The same, where the file system has no locks that could tell whether the writer lives."""
 
+_FOLDER_TRIES = 20
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _PASSING = {
@@ -45,14 +46,14 @@ def disk_error(err: OSError, place: object) -> DailError:
     """One sentence for `err`: where, what, remedy."""
     if err.errno in _FULL:
         return StoreError(
-            f"{place} cannot be written: the disk or the quota is full, and what was there is unchanged; free some space or change storage.uri"
+            f"{place} cannot be written: the disk or the quota is full; what was there is unchanged; free space or choose another place"
         )
     if err.errno == errno.EFBIG:
-        return StoreError(f"{place} is larger than this file system allows a file to be; change storage.uri")
+        return StoreError(f"{place} is larger than this file system allows a file to be; choose another place")
     if err.errno in _FORBIDDEN:
-        return StoreError(f"{place}: no permission ({_reason(err)}); give this user the right to it or change storage.uri")
+        return StoreError(f"{place}: no permission ({_reason(err)}); give this user the right to it or choose another place")
     if err.errno == errno.ENAMETOOLONG:
-        return StoreError(f"{place}: the path is longer than this file system allows; use a shorter storage.uri or shorter names")
+        return StoreError(f"{place}: the path is longer than this file system allows; use a shorter folder or shorter names")
     if err.errno in (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY):
         return StoreError(f"{place}: a file and a folder cannot have the same name ({_reason(err)}); remove the one that is in the way")
     if err.errno == errno.ENOENT:
@@ -74,11 +75,16 @@ def write_chunks(fd: int, chunks: Iterable[bytes]) -> tuple[int, str]:
     for chunk in chunks:
         sha.update(chunk)
         size += len(chunk)
-        rest = memoryview(chunk)
-        while rest:
-            rest = rest[os.write(fd, rest) :]
+        write_all(fd, chunk)
     os.fsync(fd)
     return size, sha.hexdigest()
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Writes `data` to the end; a single write may take a part only, for example when the disk gets full."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
 
 
 def read_chunks(file: BinaryIO, place: object) -> Iterator[bytes]:
@@ -88,7 +94,7 @@ def read_chunks(file: BinaryIO, place: object) -> Iterator[bytes]:
             yield chunk
 
 
-def sync_folder(folder: str) -> None:
+def sync_folder(folder: Path) -> None:
     """Makes the names in `folder` durable; file systems that cannot are left to do it themselves."""
     with contextlib.suppress(OSError):
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -112,25 +118,26 @@ def lock(fd: int, *, wait: bool) -> bool:
     return True
 
 
-def open_temp(folder: str) -> tuple[str, int]:
+def open_temp(folder: Path) -> tuple[Path, int]:
     """A new, locked temporary file in `folder` (made where missing); gives path and descriptor."""
-    for last in (*[False] * 20, True):
-        path = f"{folder}/{secrets.token_hex(8)}{TEMP_SUFFIX}"
+    tries = _FOLDER_TRIES
+    while True:
+        path = folder / f"{secrets.token_hex(8)}{TEMP_SUFFIX}"
         try:
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         except FileNotFoundError:
             # Not made yet, or `delete` has just removed the empty folder.
-            if last:
+            if not (tries := tries - 1):
                 raise
             with contextlib.suppress(FileNotFoundError):
-                Path(folder).mkdir(parents=True, exist_ok=True)
+                folder.mkdir(parents=True, exist_ok=True)
             continue
         with contextlib.suppress(BlockingIOError):
             lock(fd, wait=False)
         return path, fd
 
 
-def sweep_temps(folder: str) -> None:
+def sweep_temps(folder: Path) -> None:
     """Removes the temporary files in `folder` whose writers were killed. Never fails."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:

@@ -19,7 +19,6 @@ import contextlib
 import errno
 import hashlib
 import os
-import re
 import stat
 import threading
 import time
@@ -30,10 +29,10 @@ from typing import BinaryIO, TypeVar
 from dail_runtime.errors import IntegrityError, StoreError, TransientError
 from dail_runtime.store import disk
 from dail_runtime.store.base import ObjectInfo
+from dail_runtime.store.digests import KEPT as DIGESTS_KEPT
+from dail_runtime.store.digests import add_digest, drop_digests, forget_old_digests, hidden_folder, locked, read_digests
 from dail_runtime.store.keys import RESERVED, check_key, join, key_problem
 
-_RECORD = re.compile(rb"^[0-9a-f]{64}$", re.MULTILINE)
-_RECORDS_KEPT = 8
 _NAME_SYNC_SECONDS = 0.1
 _READ_TRIES = 10
 
@@ -68,7 +67,7 @@ class FileStore:
 
     def create(self, key: str, data: bytes) -> bool:
         """Write `data` only if no object has this key; false if one has."""
-        if os.path.lexists(self._path(key)):
+        if self._path(key).exists():
             return False  # The usual case: spares the late ones the writing.
         return self._write(key, [data], exclusive=True) is not None
 
@@ -106,7 +105,7 @@ class FileStore:
         def read() -> ObjectInfo:
             path = self._path(key)
             with self._open(key, path) as file:
-                size, digests = os.fstat(file.fileno()).st_size, _read_records(path)
+                size, digests = os.fstat(file.fileno()).st_size, read_digests(path)
                 if _replaced(file, path):
                     raise _ReplacedError
             if len(digests) < 2:
@@ -129,60 +128,62 @@ class FileStore:
     def delete(self, key: str) -> None:
         """Remove the object and folders that are empty then; no error where there is none."""
         path = self._path(key)
-        folder, name = os.path.split(path)
-        hidden = f"{folder}/{RESERVED}"
+        hidden = hidden_folder(path)
         with disk.disk_errors(self._place(key)), contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            if os.path.isdir(path) and not os.path.islink(path):
+            if path.is_dir():
                 return
-            with _locked(hidden) if os.path.isdir(hidden) else contextlib.nullcontext():
-                os.unlink(path)
-                os.unlink(_record_of(hidden, name))
+            with locked(hidden) if hidden.is_dir() else contextlib.nullcontext():
+                path.unlink()
+                drop_digests(path)
+        self._remove_if_empty(path.parent)
+
+    def _remove_if_empty(self, folder: Path) -> None:
         with contextlib.suppress(OSError):
-            while folder != self._shared.top:
+            while True:
                 with contextlib.suppress(OSError):
-                    os.rmdir(f"{folder}/{RESERVED}")
-                os.rmdir(folder)
-                folder = os.path.dirname(folder)
+                    (folder / RESERVED).rmdir()
+                if folder == self._shared.top:
+                    return
+                folder.rmdir()
+                folder = folder.parent
 
     def _place(self, key: str) -> str:
         return f"{self.uri}/{key}"
 
-    def _path(self, key: str) -> str:
+    def _path(self, key: str) -> Path:
         return self._inside(check_key(join(self._prefix, key)))
 
-    def _inside(self, full_key: str) -> str:
+    def _inside(self, full_key: str) -> Path:
         """The path of a key counted from the top; refuses links that lead out."""
-        path = join(self._shared.top, full_key) if full_key else self._shared.top
+        path = self._shared.top / full_key
         real = os.path.realpath(path)
-        if real != path and not f"{real}/".startswith(f"{self._shared.top}/"):
+        if real != str(path) and not Path(real).is_relative_to(self._shared.top):
             raise StoreError(f"{path} leads out of the store through a symbolic link, to {real}; remove the link or change storage.uri")
         return path
 
     def _write(self, key: str, chunks: Iterable[bytes], *, exclusive: bool) -> ObjectInfo | None:
         path = self._path(key)
-        folder, name = os.path.split(path)
-        hidden = f"{folder}/{RESERVED}"
+        hidden = hidden_folder(path)
         with disk.disk_errors(self._place(key)):
-            self._shared.visit(folder, hidden)
+            self._shared.visit(path.parent, hidden)
             temp, fd = disk.open_temp(hidden)
             try:
                 size, digest = disk.write_chunks(fd, chunks)
-                with _locked(hidden) as alone:
-                    count = _add_record(_record_of(hidden, name), digest)
+                with locked(hidden) as alone:
+                    count = add_digest(path, digest)
                     if exclusive:
                         try:
                             _link(temp, path)
                         except FileExistsError:
                             return None
                     else:
-                        os.replace(temp, path)
-                    if alone and count > _RECORDS_KEPT:
-                        _reset_records(hidden, name, digest)
+                        temp.replace(path)
+                    if alone and count > DIGESTS_KEPT:
+                        forget_old_digests(path, digest)
             finally:
                 os.close(fd)
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(temp)
-            self._shared.settle(folder)
+                temp.unlink(missing_ok=True)
+            self._shared.settle(path.parent)
         return ObjectInfo(key=key, size=size, sha256=digest)
 
     def _undisturbed(self, key: str, read: Callable[[], _T]) -> _T:
@@ -193,7 +194,7 @@ class FileStore:
         raise TransientError(f"{self._place(key)} was replaced again and again while it was read; try again")
 
     @contextlib.contextmanager
-    def _open(self, key: str, path: str) -> Iterator[BinaryIO]:
+    def _open(self, key: str, path: Path) -> Iterator[BinaryIO]:
         with disk.disk_errors(self._place(key)):
             try:
                 # O_NONBLOCK: a pipe that someone put here must not hang us.
@@ -213,7 +214,7 @@ class FileStore:
                 size += len(chunk)
                 sha.update(chunk)
                 sink(chunk)
-            digest, digests = sha.hexdigest(), _read_records(path)
+            digest, digests = sha.hexdigest(), read_digests(path)
             if digests and digest not in digests:
                 if _replaced(file, path):
                     raise _ReplacedError
@@ -232,24 +233,24 @@ class _Shared:
     """What a store and all stores below it (`at`) share: the top folder, and which names are not yet durable."""
 
     def __init__(self, folder: str) -> None:
-        self.top = os.path.realpath(folder)
+        self.top = Path(os.path.realpath(folder))
         self._mutex = threading.Lock()
-        self._visited: set[str] = set()
-        self._unsynced: set[str] = set()
+        self._visited: set[Path] = set()
+        self._unsynced: set[Path] = set()
         self._next_sync = 0.0
 
-    def visit(self, folder: str, hidden: str) -> None:
+    def visit(self, folder: Path, hidden: Path) -> None:
         """Before the first write to `folder`: clear what killed writers left, and remember to sync the names of its parents."""
         with self._mutex:
             if folder in self._visited:
                 return
             self._visited.add(folder)
-            while len(folder) > len(self.top):
-                folder = os.path.dirname(folder)
+            while folder != self.top.parent:
+                folder = folder.parent
                 self._unsynced.add(folder)
         disk.sweep_temps(hidden)
 
-    def settle(self, folder: str) -> None:
+    def settle(self, folder: Path) -> None:
         """After a write to `folder`: make new names durable, at most every _NAME_SYNC_SECONDS."""
         with self._mutex:
             self._unsynced.add(folder)
@@ -261,74 +262,25 @@ class _Shared:
         self._next_sync = time.monotonic() + _NAME_SYNC_SECONDS
 
 
-def _record_of(hidden: str, name: str) -> str:
-    return f"{hidden}/{name}.sha256"
-
-
-def _read_records(path: str) -> set[str]:
-    """Every digest that the content of `path` may have; none for a file that the store did not write."""
-    folder, name = os.path.split(path)
-    try:
-        with open(_record_of(f"{folder}/{RESERVED}", name), "rb") as file:
-            return {line.decode() for line in _RECORD.findall(file.read())}
-    except (FileNotFoundError, NotADirectoryError):
-        return set()
-
-
-def _add_record(path: str, digest: str) -> int:
-    """Appends `digest` where it is missing; gives the number of digests."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
-    with os.fdopen(fd, "r+b", buffering=0) as file:
-        digests = set(_RECORD.findall(file.read()))
-        if digest.encode() in digests:
-            return len(digests)
-        # The line break in front closes a line that a full disk may have cut.
-        file.write(f"\n{digest}\n".encode())
-        if digests:
-            # Losing a first digest in a power cut leaves the content unchecked, but old digests alone would refute it.
-            os.fsync(fd)
-        return len(digests) + 1
-
-
-def _reset_records(hidden: str, name: str, digest: str) -> None:
-    """Forgets old digests; only under the folder's lock, when no writer is between its record and its rename."""
-    temp, fd = disk.open_temp(hidden)
-    try:
-        disk.write_chunks(fd, [f"{digest}\n".encode()])
-        os.replace(temp, _record_of(hidden, name))
-    finally:
-        os.close(fd)
-
-
-def _replaced(file: BinaryIO, path: str) -> bool:
+def _replaced(file: BinaryIO, path: Path) -> bool:
     """Whether `path` is no longer the file that was opened."""
     try:
-        return not os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+        return not os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
         return True
 
 
-def _link(temp: str, path: str) -> None:
+def _link(temp: Path, path: Path) -> None:
     """Gives `temp` its name, unless the name is taken: FileExistsError."""
     try:
-        os.link(temp, path)
+        path.hardlink_to(temp)
     except OSError as err:
         if err.errno in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
             raise StoreError(f"{path}: this file system has no hard links, which exclusive writes need; change storage.uri") from err
         raise
 
 
-@contextlib.contextmanager
-def _locked(hidden: str) -> Iterator[bool]:
-    """The folder's lock among writers; yields False where the file system has none (then old digests are kept)."""
-    fd = os.open(hidden, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield disk.lock(fd, wait=True)
-    finally:
-        os.close(fd)
-
-
-def _walk(folder: str, base: str, prefix: str) -> Iterator[ObjectInfo]:
+def _walk(folder: Path, base: str, prefix: str) -> Iterator[ObjectInfo]:
     try:
         with os.scandir(folder) as found:
             # "a-b" sorts before "a/b", so a folder sorts by its name with the slash.
@@ -341,8 +293,8 @@ def _walk(folder: str, base: str, prefix: str) -> Iterator[ObjectInfo]:
             continue
         if name.endswith("/"):
             if key.startswith(prefix) or prefix.startswith(key):
-                yield from _walk(entry.path, key, prefix)
+                yield from _walk(Path(entry.path), key, prefix)
         elif key.startswith(prefix) and entry.is_file(follow_symlinks=False):
             with contextlib.suppress(FileNotFoundError):
-                size, digests = entry.stat(follow_symlinks=False).st_size, _read_records(entry.path)
+                size, digests = entry.stat(follow_symlinks=False).st_size, read_digests(Path(entry.path))
                 yield ObjectInfo(key=key, size=size, sha256=digests.pop() if len(digests) == 1 else None)
