@@ -87,16 +87,17 @@ class StageProcess:
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            try:
-                body = json.loads(line)
-            except ValueError:
-                body = None
-            if isinstance(body, dict) and "event" in body:
-                self._note(body)
-                self._inbox.put(Event(body))
-            else:
-                self._log.write(line)
+        with self._process.stdout as lines:
+            for line in lines:
+                try:
+                    body = json.loads(line)
+                except ValueError:
+                    body = None
+                if isinstance(body, dict) and "event" in body:
+                    self._note(body)
+                    self._inbox.put(Event(body))
+                else:
+                    self._log.write(line)
 
     def _note(self, body: dict[str, Any]) -> None:
         # Progress would drown the rest; it is in the store's attempt record.

@@ -28,7 +28,7 @@ def init(
     """Write a commented job.yaml, sample data, and the schema that editors complete it with."""
     from dail_runtime.errors import UsageError
     from dail_runtime.spec.job import NAME
-    from dailctl.cli.schema import job_schema
+    from dail_runtime.spec.schema import job_schema
 
     chosen = name if name is not None else _name_of(folder)
     if not re.fullmatch(NAME, chosen) or len(chosen) > 40:

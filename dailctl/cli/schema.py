@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -16,6 +16,8 @@ def schema(
     to: Annotated[Path | None, typer.Option("--to", metavar="FILE", help="Write to this file instead of standard output.")] = None,
 ) -> None:
     """Print the JSON Schema of the job file; editors complete and check job.yaml with it."""
+    from dail_runtime.spec.schema import job_schema
+
     text = json.dumps(job_schema(), indent=2, ensure_ascii=False) + "\n"
     if to is None:
         output.data(text)
@@ -25,10 +27,3 @@ def schema(
     except OSError as err:
         raise UsageError(f"{to}: cannot be written ({err.strerror}); choose another file with --to") from None
     output.talk(f"wrote {to}")
-
-
-def job_schema() -> dict[str, Any]:
-    """The schema (draft 2020-12) of `DailJob`, with the docstring of each field as its description."""
-    from dail_runtime.spec.job import DailJob
-
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "DailJob", **DailJob.model_json_schema(by_alias=True)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -94,7 +95,7 @@ def _timeless(key: str, content: bytes) -> str:
         return json.dumps(_without_clock(json.loads(content)), sort_keys=True)
     if key.endswith(".jsonl"):
         return "\n".join(json.dumps(_without_clock(json.loads(line)), sort_keys=True) for line in content.split(b"\n") if line)
-    return content.hex()
+    return hashlib.sha256(content).hexdigest()
 
 
 def _without_clock(value: Any) -> Any:

@@ -1,0 +1,98 @@
+"""A stage process that behaves as told, for tests of whatever supervises stages: `python -m tests.support.scripted_stage TASK ...`.
+
+It speaks the real protocol and leaves real manifests, but does no work and imports nothing of dail: it starts at once.
+The file named by SCRIPT holds `plan` (task -> prefix, digest, inputs), `files` (task -> name -> text to write) and `says`:
+task -> what its successive attempts do, one word each (the last is repeated; `ok` where nothing is said): ok, kill
+(SIGKILL itself), exit:CODE, error:CODE:MESSAGE, crash (a traceback), wait (until SIGTERM, then saves), stubborn (ignores it).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+
+def emit(**event: Any) -> None:
+    """Write one event."""
+    print(json.dumps(event), flush=True)
+
+
+def main() -> int:
+    """Play the next attempt of the script."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("task")
+    parser.add_argument("--run", required=True)
+    parser.add_argument("--job", required=True)
+    arguments = parser.parse_args()
+    script = json.loads(Path(os.environ["SCRIPT"]).read_text())
+    marks = Path(os.environ["SCRIPT"] + ".marks")
+    with marks.open("a") as file:
+        file.write(f"{arguments.task} {os.getpid()}\n")
+    attempt = sum(line.split()[0] == arguments.task for line in marks.read_text().splitlines())
+    words = script["says"].get(arguments.task, ["ok"])
+    return play(words[min(attempt, len(words)) - 1], attempt, arguments, script)
+
+
+def play(word: str, attempt: int, arguments: argparse.Namespace, script: dict[str, Any]) -> int:
+    """Do what the word says; returns the exit code."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    emit(event="start", task=arguments.task, attempt=attempt)
+    print(f"talk of {arguments.task}, attempt {attempt}", file=sys.stderr, flush=True)
+    emit(event="progress", done=1, total=4, unit="problems", figures={"tokens_per_s": 1234.5})
+    kind, _, rest = word.partition(":")
+    match kind:
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "exit":
+            return int(rest)
+        case "error":
+            code, _, message = rest.partition(":")
+            emit(event="error", kind="DataError", message=message, exit=int(code))
+            return int(code)
+        case "crash":
+            raise RuntimeError("the sky fell")
+        case "wait":
+            stop.wait()
+            emit(event="error", kind="Interrupted", message="saved", exit=143)
+            return 143
+        case "stubborn":
+            while True:
+                time.sleep(60)
+    task = script["plan"][arguments.task]
+    out = Path(unquote(urlsplit(arguments.run).path)) / task["prefix"]
+    files = {"result.txt": f"attempt {attempt}", **script["files"].get(arguments.task, {})}
+    manifest = {
+        "task": arguments.task,
+        "digest": task["digest"],
+        "inputs": task["inputs"],
+        "objects": [
+            {"key": key, "size": len(text.encode()), "sha256": hashlib.sha256(text.encode()).hexdigest()} for key, text in files.items()
+        ],
+        "counts": {"problems": 4},
+        "started": datetime.now(UTC).isoformat(),
+        "finished": datetime.now(UTC).isoformat(),
+        "seconds": 0.1,
+        "attempts": attempt,
+        "versions": {},
+    }
+    for key, text in {**files, "_manifest.json": json.dumps(manifest)}.items():
+        (out / key).parent.mkdir(parents=True, exist_ok=True)
+        (out / key).write_text(text)
+    emit(event="say", sentence="all is well")
+    emit(event="done", seconds=0.1, counts={"problems": 4, "dropped": {"wrong": 1}})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
