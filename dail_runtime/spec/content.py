@@ -51,7 +51,9 @@ def _file_digest(field: str, uri: str, endpoint: str | None, region: str | None)
         if digest is None:
             raise DataError(f"{field}: {uri}: there is no such object; check the path")
         return digest
-    path = Path(uri.removeprefix("file://"))
+    if "://" in uri:
+        raise DataError(f"{field}: {uri}: only files and s3:// objects are read; download it first and name the file")
+    path = Path(uri)
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -85,7 +87,9 @@ def _model_digest(model: ModelSpec, endpoint: str | None, region: str | None) ->
         if not parts:
             raise ModelError(f"model.id: {model.id}: there are no model files; check the prefix")
         return digest_of(parts)
-    folder = Path(model.id.removeprefix("file://"))
+    if "://" in model.id:
+        raise ModelError(f"model.id: {model.id}: only folders, s3:// prefixes, hub ids and python: packages are read; download it first")
+    folder = Path(model.id)
     if folder.is_absolute():
         if not folder.is_dir():
             raise ModelError(f"model.id: {folder}: there is no such folder; check the path (it counts from the job file's folder)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from pydantic import ValidationError
 
@@ -51,18 +52,26 @@ def load_job(path: Path, overrides: Sequence[str] = ()) -> DailJob:
 
 
 def resolve_paths(job: DailJob, base: Path) -> DailJob:
-    """The job with every path in it absolute, seen from the folder `base`. s3:// addresses, hub ids and `python:` stay."""
+    """The job with every path in it absolute, seen from the folder `base`. s3:// addresses, hub ids and `python:` stay.
+
+    Data and models given as file:// become plain paths.
+    """
     spec = job.spec
+    uri = spec.storage.uri
     evaluation = tuple(one.model_copy(update={"path": _anchor(one.path, base)}) for one in spec.data.evaluation)
     update = {
         "model": spec.model.model_copy(update={"id": _anchor_model(spec.model.id, base)}),
         "data": spec.data.model_copy(update={"solutions": _anchor(spec.data.solutions, base), "evaluation": evaluation}),
-        "storage": spec.storage.model_copy(update={"uri": _anchor(spec.storage.uri, base)}),
+        "storage": spec.storage.model_copy(update={"uri": uri if "://" in uri else _anchor(uri, base)}),
+            update={"uri": spec.storage.uri if "://" in spec.storage.uri else _anchor(spec.storage.uri, base)}
+        ),
     }
     return job.model_copy(update={"spec": spec.model_copy(update=update)})
 
 
 def _anchor(path: str, base: Path) -> str:
+    if path.startswith("file://"):
+        path = unquote(urlsplit(path).path)
     if "://" in path:
         return path
     return str((base / Path(path).expanduser()).resolve())
@@ -70,9 +79,9 @@ def _anchor(path: str, base: Path) -> str:
 
 def _anchor_model(id_: str, base: Path) -> str:
     """A model's id is a folder where it is written as one, or where a folder of that name lies beside the job file."""
-    if id_.startswith("python:") or "://" in id_:
+    if id_.startswith(("python:", "s3://")):
         return id_
-    written_as_path = id_.startswith((".", "/", "~")) or id_.count("/") > 1
+    written_as_path = id_.startswith((".", "/", "~", "file://")) or id_.count("/") > 1
     return _anchor(id_, base) if written_as_path or (base / id_).is_dir() else id_
 
 
