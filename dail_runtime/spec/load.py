@@ -63,8 +63,6 @@ def resolve_paths(job: DailJob, base: Path) -> DailJob:
         "model": spec.model.model_copy(update={"id": _anchor_model(spec.model.id, base)}),
         "data": spec.data.model_copy(update={"solutions": _anchor(spec.data.solutions, base), "evaluation": evaluation}),
         "storage": spec.storage.model_copy(update={"uri": uri if "://" in uri else _anchor(uri, base)}),
-            update={"uri": spec.storage.uri if "://" in spec.storage.uri else _anchor(spec.storage.uri, base)}
-        ),
     }
     return job.model_copy(update={"spec": spec.model_copy(update=update)})
 
