@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 from dail_runtime.errors import StoreError
 from dail_runtime.store.base import Store
+from dail_runtime.store.file import FileStore
 from dail_runtime.store.keys import check_key
 
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -26,14 +27,14 @@ def open_store(uri: str, *, endpoint: str | None = None, region: str | None = No
     if scheme == "s3":
         # boto3 takes 0.3 s to import; only those who use S3 pay for it.
         from dail_runtime.store.s3 import S3Store
+        from dail_runtime.store.s3_client import Connection
 
         bucket, _, prefix = uri[len("s3://") :].partition("/")
-        prefix = prefix.rstrip("/")
-        if prefix:
+        if not bucket:
+            raise StoreError(f"{uri} names no bucket; write s3://BUCKET/PREFIX")
+        if prefix := prefix.rstrip("/"):
             check_key(prefix)
-        return S3Store(bucket, prefix, endpoint=endpoint, region=region)
-    from dail_runtime.store.file import FileStore
-
+        return S3Store(Connection(bucket, endpoint, region), prefix)
     if scheme == "file":
         host, slash, rest = uri[len("file://") :].partition("/")
         if host not in ("", "localhost") or not slash:
