@@ -108,7 +108,7 @@ class JobSpec(Section):
         names = [BASE, *self.variant_names()]
         for target in (*self.evaluate.targets, *([self.evaluate.primary] if self.evaluate.primary else [])):
             if target not in names:
-                raise ValueError(f"evaluate names the target {target!r}, which is none of {', '.join(names)}")
+                raise ValueError(f"evaluate names the target {target!r}, which is none of the models; write {' or '.join(names)}")
         if self.evaluate.primary == BASE:
             raise ValueError("evaluate.primary is the variant that is compared with base; name a variant")
         found = [one for name in self.variants for one in self._merged(name)[1]]

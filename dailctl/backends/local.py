@@ -32,9 +32,9 @@ KILLED = 128
 class LocalBackend:
     """One `dailctl run`."""
 
-    def __init__(self, run: Run, view: View, *, command: Sequence[str] = STAGE_COMMAND, waits: Sequence[float] = WAITS) -> None:
+    def __init__(self, run: Run, view: View, *, command: Sequence[str] | None = None, waits: Sequence[float] = WAITS) -> None:
         self._run, self._view = run, view
-        self._command, self._waits = tuple(command), tuple(waits)
+        self._command, self._waits = tuple(command or STAGE_COMMAND), tuple(waits)
         self._inbox: Inbox = queue.SimpleQueue()
         self._logs = Logs(run.root, run.name)
         self._inherit: tuple[int, ...] = ()

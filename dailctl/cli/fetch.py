@@ -31,7 +31,10 @@ def fetch(
     to: Annotated[Path | None, typer.Option("--to", metavar="FOLDER", help="Where to; ./NAME where left out.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that have other content.")] = False,
 ) -> None:
-    """Download adapters, models, traces and the report, checked against their sha256; run it again to go on after a stop."""
+    """Download adapters, models, traces, the report.
+
+    Every file is checked against its sha256 and appears whole or not at all; run it again to go on after a stop.
+    """
     from dailctl.download import download, wanted_files
     from dailctl.runs import find_run
 

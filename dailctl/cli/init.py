@@ -25,7 +25,10 @@ def init(
     ] = MODEL,
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
 ) -> None:
-    """Write a commented job.yaml, sample data, and the schema that editors complete it with."""
+    """Write a first job.yaml with sample data.
+
+    The job file explains itself in comments; the schema beside it lets editors complete and check it. Asks nothing.
+    """
     from dail_runtime.errors import UsageError
     from dail_runtime.spec.job import NAME
     from dail_runtime.spec.schema import job_schema

@@ -101,7 +101,8 @@ def _explain(err: Exception) -> int:
     if isinstance(err, typer.TyperException):
         context = getattr(err, "ctx", None)
         verb = context.command_path if context is not None else "dailctl"
-        output.error(f"{err.format_message().rstrip('.')}; see {verb} --help")
+        message = err.format_message().replace("Value error, ", "").rstrip(".")
+        output.error(f"{message}; see {verb} --help")
         return err.exit_code
     first = (str(err).splitlines() or [""])[0]
     output.error(f"unexpected {type(err).__name__}{': ' + first if first else ''}; run the same command with --debug to see where")

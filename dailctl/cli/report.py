@@ -17,7 +17,10 @@ def report(
     show: Annotated[bool, typer.Option("--open", help="Open report.html in the browser.")] = False,
     form: Output = None,
 ) -> None:
-    """Print the tables, the verdict and the path of the report; a report in a bucket is fetched first."""
+    """Print the tables, the verdict and where the report is.
+
+    A report in a bucket is fetched first. -o json|yaml prints report.json, -o wide all k of pass@k, -o name the path alone.
+    """
     from dailctl.runs import find_run
     from dailctl.summary import local_report, read_report, summary
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dailctl import output
+from dailctl.cli.options import Job, Overrides
 
 if TYPE_CHECKING:
     from dail_runtime.spec import Task
@@ -19,7 +19,7 @@ LIBRARIES = ("torch", "transformers", "peft", "safetensors")
 
 
 def run(
-    file: Annotated[Path | None, typer.Option("-f", "--file", metavar="JOB", help="The job file; ./job.yaml where left out.")] = None,
+    file: Job = None,
     start: Annotated[
         str | None,
         typer.Option(
@@ -30,12 +30,14 @@ def run(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Run every stage again.")] = False,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a field of spec, as train.epochs=3. May be repeated.")
-    ] = None,
+    overrides: Overrides = None,
 ) -> None:
-    """Run a job on this machine; what an earlier run finished is kept, and what it began goes on."""
+    """Run a job on this machine.
+
+    What an earlier run finished is kept, and what it began goes on. Ctrl-C lets the stage at work save first.
+    """
     from dail_runtime.errors import UsageError
+    from dail_runtime.store import read_manifest
     from dailctl.backends.local import LocalBackend, tasks_from
     from dailctl.checks import check_data
     from dailctl.errors import Stopped
@@ -53,7 +55,8 @@ def run(
         if found is None:
             raise UsageError(f"--from {start}: this job has no such stage or task; it has {', '.join(_choices(job_run.tasks))}")
         again = found
-    check_data(job_run.job)
+    if again or read_manifest(job_run.root.at(job_run.task("prepare").prefix)) is None:
+        check_data(job_run)
     _require_runtime()
     try:
         with view_for_stderr() as view:

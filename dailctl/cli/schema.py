@@ -15,7 +15,7 @@ from dailctl import output
 def schema(
     to: Annotated[Path | None, typer.Option("--to", metavar="FILE", help="Write to this file instead of standard output.")] = None,
 ) -> None:
-    """Print the JSON Schema of the job file; editors complete and check job.yaml with it."""
+    """Print the JSON Schema of the job file."""
     from dail_runtime.spec.schema import job_schema
 
     text = json.dumps(job_schema(), indent=2, ensure_ascii=False) + "\n"

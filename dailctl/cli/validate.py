@@ -1,0 +1,38 @@
+"""`dailctl validate`: the job file, the data it names and the plan that follows, checked without writing anything."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dailctl import output
+from dailctl.cli.options import DocumentOutput, Job, Overrides
+
+if TYPE_CHECKING:
+    from dailctl.checks import DataFile
+
+
+def validate(file: Job = None, overrides: Overrides = None, form: DocumentOutput = None) -> None:
+    """Check a job file and its data.
+
+    Nothing is written. -o prints the job with every default filled in and every path absolute.
+    """
+    from dailctl.checks import check_data
+    from dailctl.runs import run_of_file, the_job_file
+
+    path = file if file is not None else the_job_file()
+    run = run_of_file(path, overrides or ())
+    files, notes = check_data(run)
+    for note in notes:
+        output.warn(note)
+    if form is not None:
+        output.document(run.job.model_dump(mode="json"), form)
+    else:
+        output.data(output.table(["NAME", "PROBLEMS", "SOLUTIONS", "DROPPED", "FILE"], [_row(one) for one in files]))
+    output.talk(f"{path} is valid: {len(run.tasks)} tasks ({', '.join(task.name for task in run.tasks)})")
+
+
+def _row(file: DataFile) -> list[str]:
+    counts = file.counts
+    dropped = sum(counts.get("dropped", {}).values())
+    solutions = str(counts.get("solutions", 0)) if file.name == "solutions" else "-"
+    return [file.name, str(counts["problems"]), solutions, str(dropped), file.path]
