@@ -224,19 +224,21 @@ def _unknown(key: str, parents: tuple[type[Section], ...]) -> str:
     """What is said about a key that is no field: the likely name, the place it belongs to, or what there is."""
     known = [str(info.alias) for section in parents for info in section.model_fields.values()]
     camel = to_camel(key.replace("-", "_"))
-    near = [camel] if camel in known else _close(key, known)
+    near = [camel] if camel in known else _close(key, known, 0.75)
     if near:
         return f"no such field here; did you mean {near[0]}?"
     homes = sorted({home for home, name in _fields(DailJob) if name in (key, camel)}, key=lambda home: (home.count("."), home))
     if homes:
         return f"no such field here; it belongs under {homes[0] or 'the top level'}"
-    return f"no such field here; remove it, or use one of: {', '.join(known)}"
+    perhaps = _close(key, known, 0.6)
+    remedy = f"did you mean {perhaps[0]}?" if perhaps else f"remove it, or use one of: {', '.join(known)}"
+    return f"no such field here; {remedy}"
 
 
-def _close(key: str, known: list[str]) -> list[str]:
+def _close(key: str, known: list[str], cutoff: float) -> list[str]:
     """Known names that look like `key`, however it is written."""
     lower = {name.lower(): name for name in known}
-    return [lower[name] for name in difflib.get_close_matches(key.lower().replace("_", "").replace("-", ""), list(lower), 1, 0.72)]
+    return [lower[name] for name in difflib.get_close_matches(key.lower().replace("_", "").replace("-", ""), list(lower), 1, cutoff)]
 
 
 def _fields(section: type[Section], home: str = "") -> Iterator[tuple[str, str]]:

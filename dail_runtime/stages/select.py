@@ -115,9 +115,8 @@ class _Selection:
             self._ctx.progress.say(f"{without} of {self.numbers['problems']} problems have no trace that could be kept.")
         if self._phrases:
             phrase, n = self._phrases.most_common(1)[0]
-            self._ctx.progress.say(
-                f'{self._phrases.total()} traces were dropped because they speak of the reference (most often "{phrase}": {n}).'
-            )
+            total = self._phrases.total()
+            self._ctx.progress.say(f'{total} traces were dropped because they speak of the reference (most often "{phrase}": {n}).')
 
 
 def _rewrite(ctx: StageContext) -> Store:
