@@ -54,7 +54,9 @@ class Sampling:
 class Engine(Protocol):
     """Runs one model."""
 
-    def generate(self, requests: Iterable[Request], sampling: Sampling, *, tick: Tick | None = None) -> Iterator[tuple[Request, tuple[Sample, ...]]]:
+    def generate(
+        self, requests: Iterable[Request], sampling: Sampling, *, tick: Tick | None = None
+    ) -> Iterator[tuple[Request, tuple[Sample, ...]]]:
         """Yield each request once, with its samples in the order of `request.samples`, as soon as they are all done.
 
         Requests come back in any order and are pulled as room appears, so `requests` may be long and lazy. What a sample

@@ -57,7 +57,7 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
         past = torch.arange(self.blocks * self.block, device=positions.device) <= positions[:, None, :, None]
         return torch.where(past, 0.0, -torch.inf)
 
-    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Write [rows, heads, tokens, width]; returns the blocks of the layer: the form that `slot_attention` reads."""
         if layer_idx == len(self.keys):
             for kept, new in ((self.keys, key_states), (self.values, value_states)):
@@ -129,7 +129,9 @@ def slot_attention(
     window = kwargs.get("sliding_window")
     blocks, rows, shared, block, _ = key.shape
     if window is not None and blocks * block > window:
-        raise ModelError(f"the engine `transformers` does not decode beyond this model's sliding window of {window} tokens; use the engine `vllm`")
+        raise ModelError(
+            f"the engine `transformers` does not decode beyond this model's sliding window of {window} tokens; use the engine `vllm`"
+        )
     heads, tokens = query.shape[1], query.shape[2]
     group = heads // shared
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
@@ -156,7 +158,8 @@ def use_slots(model: PreTrainedModel) -> None:
     AttentionInterface.register(ATTENTION, slot_attention)
     model.set_attn_implementation(ATTENTION)
     if config._attn_implementation != ATTENTION:
-        raise ModelError(f"the engine `transformers` does not know the architecture {config.model_type!r} (its attention cannot be exchanged); use the engine `vllm`")
+        kind = config.model_type
+        raise ModelError(f"the engine `transformers` cannot exchange the attention of the architecture {kind!r}; use the engine `vllm`")
 
 
 def _check(config: PretrainedConfig) -> None:

@@ -16,5 +16,6 @@ def uniforms(seed: int, index: int, block: int) -> NDArray[np.float64]:
     it. The raw 64-bit words are turned into numbers here, because numpy keeps those the same over its versions but not what
     its distributions make of them.
     """
-    words = np.random.Philox(key=np.array([seed, index], dtype=np.uint64), counter=block * (BLOCK // 4)).random_raw(BLOCK)
-    return (words >> np.uint64(11)) * 2.0**-53
+    generator = np.random.Philox(key=np.array([seed, index], dtype=np.uint64), counter=block * (BLOCK // 4))
+    top = generator.random_raw(BLOCK) >> np.uint64(11)
+    return top.astype(np.float64) * 2.0**-53
