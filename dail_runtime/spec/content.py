@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import importlib.metadata
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dail_runtime.errors import DataError, ModelError
@@ -132,8 +132,13 @@ def _offsets(size: int) -> Iterable[int]:
 
 def _package_version(name: str) -> str:
     """Version of the installed distribution `name`, or of the one that brings the module `name`."""
-    modules = importlib.metadata.packages_distributions()
-    for candidate in (name, *modules.get(name.replace("-", "_"), ())):
+
+    def candidates() -> Iterator[str]:
+        yield name
+        # Looks at every installed package, so only where the name is not one itself.
+        yield from importlib.metadata.packages_distributions().get(name.replace("-", "_"), ())
+
+    for candidate in candidates():
         try:
             return importlib.metadata.version(candidate)
         except (importlib.metadata.PackageNotFoundError, ValueError):

@@ -8,6 +8,7 @@ from typing import Any
 
 from dail_runtime.spec.base import Section
 from dail_runtime.spec.job import BASE, DailJob, Settings
+from dail_runtime.spec.rewrite import RewriteSpec
 from dail_runtime.store.manifest import digest_of
 
 STAGES = ("prepare", "rewrite", "select", "check", "train", "evaluate", "report")
@@ -79,7 +80,7 @@ def plan(job: DailJob, content: Mapping[str, str]) -> tuple[Task, ...]:
     for variant in spec.variant_names():
         chosen = spec.settings(variant)
         # How many servers or workers share the work does not change its result.
-        sampling = {**model, "rewrite": _dump(chosen.rewrite, "replicas")}
+        sampling = {**model, "rewrite": {**_dump(chosen.rewrite, "replicas"), "engine": _engine(chosen.rewrite)}}
         learning = {**model, "train": _dump(chosen.train, "workers", "keep_checkpoints", "checkpoint_every")}
         rewrite = add("rewrite", variant, [prepare], chosen, sampling)
         select = add("select", variant, [prepare, rewrite], chosen, {**model, "select": _dump(chosen.select)})
@@ -87,7 +88,7 @@ def plan(job: DailJob, content: Mapping[str, str]) -> tuple[Task, ...]:
             add("check", variant, [prepare, rewrite, select], chosen, sampling)
         # The name keeps two variants of equal settings apart: asking for both asks for two trainings.
         trained[variant] = add("train", variant, [prepare, select], chosen, {**learning, "variant": variant})
-    measuring = {**model, "evaluate": _dump(spec.evaluate, "targets", "primary", "teacher_check"), "engine": _dump(spec.rewrite.engine)}
+    measuring = {**model, "evaluate": _dump(spec.evaluate, "targets", "primary", "teacher_check"), "engine": _engine(spec.rewrite)}
     for target in spec.targets():
         upstream = [prepare] if target == BASE else [prepare, trained[target]]
         add("evaluate", target, upstream, own, {**measuring, "target": target})
@@ -98,3 +99,8 @@ def plan(job: DailJob, content: Mapping[str, str]) -> tuple[Task, ...]:
 
 def _dump(section: Section, *without: str) -> dict[str, Any]:
     return section.model_dump(mode="json", exclude=set(without))
+
+
+def _engine(rewrite: RewriteSpec) -> dict[str, Any]:
+    """The engine's settings, without where its servers are and how busy they are kept: a cluster fills those in anew each time."""
+    return _dump(rewrite.engine, "servers", "in_flight")
