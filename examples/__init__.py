@@ -1,0 +1,1 @@
+"""Example jobs, with the scripts that made their data."""
