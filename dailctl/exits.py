@@ -19,7 +19,7 @@ def exit_codes() -> list[tuple[str, str]]:
         ("0", "Done."),
         ("1", "Unexpected: most likely a bug in dail; --debug shows the traceback."),
         *rows,
-        ("128+N", "A stage was killed by signal N (137: SIGKILL, often the kernel's out-of-memory killer)."),
+        ("128+N", "A stage was killed by signal N (137: SIGKILL, often the kernel's out-of-memory killer), or dailctl was stopped by it."),
         ("130", "Stopped by Ctrl-C; what was finished is saved."),
         (str(OUTPUT_CLOSED), "Whatever read the output closed it."),
         (str(Interrupted.exit_code), "Stopped by SIGTERM; what was finished is saved."),

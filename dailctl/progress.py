@@ -96,12 +96,13 @@ class LiveView(View):
     def __init__(self) -> None:
         super().__init__()
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
         self._console = Console(stderr=True)
         self._bar: Progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
+            TimeElapsedColumn(),
             TextColumn("{task.fields[told]}", markup=False),
             console=self._console,
             transient=True,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dail_runtime.errors import UsageError
+from dail_runtime.errors import IntegrityError, UsageError
 from dail_runtime.store import Store
 from dailctl import output
 from dailctl.runs import Run, local_path
@@ -101,7 +101,8 @@ def _percent(share: float) -> str:
 def _same(root: Store, name: str, content: bytes) -> bool:
     try:
         return root.get(name) == content
-    except KeyError:
+    except (KeyError, IntegrityError):
+        # Someone edited the copy; it is only a copy.
         return False
 
 

@@ -2,7 +2,7 @@
 
 It speaks the real protocol and leaves real manifests, but does no work and imports nothing of dail: it starts at once.
 The file named by SCRIPT holds `plan` (task -> prefix, digest, inputs), `files` (task -> name -> text to write) and `says`:
-task -> what its successive attempts do, one word each (the last is repeated; `ok` where nothing is said): ok, kill
+task -> what its successive attempts do, one word each (the last is repeated; `ok` where nothing is said): ok, slow, kill
 (SIGKILL itself), exit:CODE, error:CODE:MESSAGE, crash (a traceback), wait (until SIGTERM, then saves), stubborn (ignores it).
 """
 
@@ -66,12 +66,16 @@ def play(word: str, attempt: int, arguments: argparse.Namespace, script: dict[st
             stop.wait()
             emit(event="error", kind="Interrupted", message="saved", exit=143)
             return 143
+        case "slow":
+            for done in (2, 3, 4):
+                time.sleep(0.3)
+                emit(event="progress", done=done, total=4, unit="problems", figures={"tokens_per_s": 1234.0})
         case "stubborn":
             while True:
                 time.sleep(60)
     task = script["plan"][arguments.task]
     out = Path(unquote(urlsplit(arguments.run).path)) / task["prefix"]
-    files = {"result.txt": f"attempt {attempt}", **script["files"].get(arguments.task, {})}
+    files = script["files"].get(arguments.task, {"result.txt": f"attempt {attempt}"})
     manifest = {
         "task": arguments.task,
         "digest": task["digest"],

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -213,6 +214,22 @@ def test_a_stage_that_outlives_a_killed_dailctl_keeps_the_run_locked(stage: Stag
     os.killpg(stage.pids()[0], signal.SIGKILL)
     stage.execute()
     assert stage.started == ["prepare", *ALL]
+
+
+def test_a_run_that_another_machine_took_over_ends_after_saving(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage.says(rewrite_a=["wait"])
+
+    @contextlib.contextmanager
+    def hold_for_a_moment(_: object, lost: Callable[[], None]) -> Iterator[tuple[int, ...]]:
+        thread = stage.when_started("rewrite/a", lost)
+        yield ()
+        thread.join()
+
+    monkeypatch.setattr("dailctl.backends.local.hold", hold_for_a_moment)
+    with pytest.raises(StageFailed, match="rewrite/a: another machine took this run over") as failure:
+        stage.execute()
+    assert failure.value.exit_code == 75
+    assert '"message": "saved"' in stage.log("rewrite/a", 1)
 
 
 def test_from_runs_again_what_comes_after_and_nothing_before(stage: Stage) -> None:
