@@ -102,6 +102,9 @@ def variant(name: str, **sections: Any) -> dict[str, Any]:
 
 
 ALL = set(digests(job()))
+CHECKS = {name for name in ALL if name.startswith("check")}
+MEASURED = {name for name in ALL if name.startswith("evaluate")}
+TRAINED = {name for name in ALL if name.startswith("train")} | MEASURED - {"evaluate/base"}
 
 
 @pytest.mark.parametrize(
@@ -112,10 +115,10 @@ ALL = set(digests(job()))
         ({"seed": 1}, ALL),
         ({"prompts": {"system": "Think."}}, ALL - {"prepare"}),
         ({"model": {"id": "/models/m", "thinking": True}}, ALL - {"prepare"}),
-        ({"evaluate": {"samples": 64}}, {name for name in ALL if name.startswith("evaluate")} | {"report"}),
+        ({"evaluate": {"samples": 64}}, MEASURED | {"report"}),
         ({"evaluate": {"primary": "nll"}}, {"report"}),
-        ({"evaluate": {"teacherCheck": False}}, {name for name in ALL if name.startswith("check")} | {"report"}),
-        ({"evaluate": {"targets": ["nll"]}}, {name for name in ALL if name.startswith("evaluate") and name != "evaluate/nll"} | {"report"}),
+        ({"evaluate": {"teacherCheck": False}}, CHECKS | {"report"}),
+        ({"evaluate": {"targets": ["nll"]}}, MEASURED - {"evaluate/nll"} | {"report"}),
         (
             {"train": {"learningRate": 1e-3}},
             {name for name in ALL if name.split("/")[0] in ("train", "evaluate")} - {"evaluate/base"} | {"report"},
@@ -168,6 +171,6 @@ def test_variants_merge_key_by_key_and_a_new_kind_starts_afresh() -> None:
 
 
 def test_a_variant_that_does_not_resolve_is_refused_with_every_reason() -> None:
-    with pytest.raises(ValidationError, match="'a': select.keep.*'a': train.gamma.*'b': train.epochs") as caught:
+    with pytest.raises(ValidationError, match=r"'a': select\.keep.*'a': train\.gamma.*'b': train\.epochs") as caught:
         job(variants={"a": {"train": {"gamma": 2}, "select": {"keep": 0}}, "b": {"train": {"epochs": -1}}})
     assert caught.value.error_count() == 1
