@@ -12,7 +12,6 @@ from markupsafe import Markup
 from dail_runtime.evaluate.records import BudgetFigure, Interval
 from dail_runtime.report.charts import Curve, colours, line_chart
 from dail_runtime.report.model import ModelFigures, Report
-from dail_runtime.report.verdict import points, share
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -43,7 +42,7 @@ def render(report: Report, curves: Mapping[str, Rows]) -> str:
     """The page. `curves`: variant -> the rows of its curves.jsonl."""
     loader = PackageLoader("dail_runtime.report", ".")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters |= {"share": share, "points": points}
+    environment.filters |= {"ends": _ends}
     names = [name for models in report.sets.values() for name in models] + list(curves)
     palette = colours(list(dict.fromkeys(names)))
     ks = list(dict.fromkeys(k for models in report.sets.values() for figures in models.values() for k in figures.pass_at))
@@ -69,6 +68,10 @@ def flatten(value: Any, label: str = "") -> Any:
             yield from flatten(inner, f"{label} {i + 1}")
     elif value is not None:
         yield label, f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _ends(interval: Interval) -> str:
+    return f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
 
 
 def _size(models: Mapping[str, ModelFigures]) -> str:
