@@ -16,7 +16,8 @@ MOSTLY = 0.5
 """A problem that shares this much of its words in a row with one evaluation problem is a copy, common wording or not."""
 
 _LATEX_SPACE = re.compile(r"\\(?:left|right|displaystyle|[dt](?=frac)|quad|qquad|text|mathrm|[,;:!\s])")
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W_]+")
+_CJK = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+_WORD = re.compile(rf"[{_CJK}]|[^\W_{_CJK}]+")
 
 
 def words_of(text: str) -> list[str]:

@@ -83,26 +83,26 @@ def test_the_jobs_names_win() -> None:
         (
             "problem question solution",
             {},
-            "the columns problem and question could each be the problem; say which, for example data.columns.problem",
+            "the columns problem and question could each be the problem; say which, for example data",
         ),
         ("problem solution solutions", {}, "could each be the solution"),
         ({"answer": 1, "Answer": 2, "problem": "p", "solution": "s"}, {}, "the columns answer and Answer could each be the answer"),
         (
             "text solution",
             {},
-            "no column for the problem's text is recognised; the columns are: text, solution; name one in data.columns.problem",
+            "no column for the problem's text is recognised; the columns are: text, solution; name one in",
         ),
         ("problem response", {}, "no column for the expert's solution is recognised; the columns are: problem, response"),
         ("problem answer", {}, "no column for the expert's solution is recognised"),
         (
             "problem solution",
             {"problem": "problme"},
-            "data.columns.problem names the column 'problme', which the file does not have; did you",
+            "data.columns.problem names the column 'problme', which the file does not have; did",
         ),
         (
             "problem solution",
             {"hint": "zzz"},
-            "data.columns.hint names the column 'zzz', which the file does not have; its columns are: problem",
+            "data.columns.hint names the column 'zzz', which the file does not have; its columns are",
         ),
     ],
 )

@@ -173,7 +173,7 @@ def test_an_empty_file_has_no_rows(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_says_so(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="data: .*/none.jsonl: there is no such file"):
+    with pytest.raises(DataError, match=r"data: .*/none\.jsonl: there is no such file"):
         read_problems(str(tmp_path / "none.jsonl"))
     with pytest.raises(DataError, match="this is a folder; name the file in it"):
         read_problems(str(tmp_path), "jsonl")
