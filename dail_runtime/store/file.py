@@ -201,9 +201,10 @@ class FileStore:
                 fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             except (FileNotFoundError, NotADirectoryError):
                 raise KeyError(key) from None
-        with os.fdopen(fd, "rb") as file:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
+                os.close(fd)
                 raise KeyError(key)
+        with os.fdopen(fd, "rb") as file:
             yield file
 
     def _stream(self, key: str, sink: Callable[[bytes], object]) -> ObjectInfo:

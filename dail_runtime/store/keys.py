@@ -80,4 +80,5 @@ def join(prefix: str, key: str) -> str:
 
 
 def _shown(key: str) -> str:
-    return ascii(key if len(key) <= 80 else f"{key[:60]}...")
+    shown = ascii(key[:100])
+    return shown if len(shown) <= 80 else f"{shown[:77]}..."

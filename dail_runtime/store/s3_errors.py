@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 
 from botocore import exceptions as boto
+from botocore.parsers import ResponseParserError
 from s3transfer.exceptions import RetriesExceededError
 
 from dail_runtime.errors import DailError, StoreError, TransientError
@@ -14,6 +15,7 @@ _KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (in a cluster: storage.cred
 
 _CREDENTIALS = {
     "InvalidAccessKeyId": f"does not know this access key; check {_KEYS}",
+    "XAdminUserNotFound": f"does not know this access key; check {_KEYS}",
     "SignatureDoesNotMatch": f"does not accept the secret key; check {_KEYS}",
     "ExpiredToken": "says that the credentials have expired; renew them and run again",
     "ExpiredTokenException": "says that the credentials have expired; renew them and run again",
@@ -47,7 +49,7 @@ def s3_errors(place: str, endpoint: str) -> Iterator[None]:
         yield
     except RetriesExceededError as err:
         raise s3_error(err.last_exception, place, endpoint) from err
-    except (boto.ClientError, boto.BotoCoreError) as err:
+    except (boto.ClientError, boto.BotoCoreError, ResponseParserError) as err:
         raise s3_error(err, place, endpoint) from err
 
 
@@ -66,18 +68,22 @@ def is_missing(err: boto.ClientError) -> bool:
     return code_of(err) == "NoSuchKey" or (status_of(err) == 404 and code_of(err) in ("404", "NotFound"))
 
 
+def is_web_page(err: boto.ClientError) -> bool:
+    """Whether the answer was meant for people: from some other server, or from a proxy before the real one."""
+    headers = err.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    return str(headers.get("content-type", "")).startswith("text/html")
+
+
 def s3_error(err: BaseException, place: str, endpoint: str) -> DailError:
     """One sentence for `err`: where, what, remedy."""
     if isinstance(err, boto.ClientError):
         return _answer(err, place, endpoint)
-    if isinstance(err, boto.EventStreamError | boto.UnauthorizedSSOTokenError | boto.TokenRetrievalError) or isinstance(
-        err, _NO_CREDENTIALS
-    ):
+    if isinstance(err, ResponseParserError):
+        return StoreError(f"{place}: {endpoint} is no S3 server ({_said(err)}); correct storage.endpoint")
+    if isinstance(err, _NO_CREDENTIALS):
         return StoreError(f"{place}: no usable credentials ({_said(err)}); set {_KEYS}")
     if isinstance(err, boto.SSLError):
-        return StoreError(
-            f"{place}: the TLS connection to {endpoint} failed ({_said(err)}); check storage.endpoint, and AWS_CA_BUNDLE for a private authority"
-        )
+        return StoreError(f"{place}: the TLS connection to {endpoint} failed ({_said(err)}); check storage.endpoint, or set AWS_CA_BUNDLE")
     if isinstance(err, boto.EndpointConnectionError | boto.ConnectTimeoutError | boto.ProxyConnectionError):
         return TransientError(f"{place}: {endpoint} cannot be reached; check storage.endpoint, the network and that the server runs")
     if isinstance(err, boto.ReadTimeoutError):
@@ -89,6 +95,8 @@ def s3_error(err: BaseException, place: str, endpoint: str) -> DailError:
 
 def _answer(err: boto.ClientError, place: str, endpoint: str) -> DailError:
     code, status = code_of(err), status_of(err)
+    if is_web_page(err) and status not in (502, 503, 504):
+        return StoreError(f"{place}: {endpoint} answers with a web page, so it is no S3 server; correct storage.endpoint")
     if code == "NoSuchBucket":
         return StoreError(f"{place}: {endpoint} has no such bucket; create it or correct storage.uri")
     if code in _CREDENTIALS:
@@ -104,9 +112,9 @@ def _answer(err: boto.ClientError, place: str, endpoint: str) -> DailError:
         )
     if code in _PASSING or status in (408, 429) or (status >= 500 and status != 501):
         return TransientError(f"{place}: {endpoint} is out of order or overloaded ({code or status}); try again later")
-    return StoreError(
-        f"{place}: {endpoint} refuses with {code or status} ({_said(err)}); check that it is an S3 server with conditional writes"
-    )
+    if status == 501:
+        return StoreError(f"{place}: {endpoint} cannot do what dail needs ({_said(err)}); use an S3 server with conditional writes")
+    return StoreError(f"{place}: {endpoint} refuses ({_said(err)}); check storage.uri and storage.endpoint")
 
 
 def _said(err: BaseException) -> str:
