@@ -172,6 +172,6 @@ def _nucleus(probs: Tensor, top_p: Tensor) -> Tensor:
         # of 150,000 as a rule, and sorting is most of the work of a step on a CPU. On a GPU the count would cost a sync.
         width = int((probs >= (1 - top_p) / width).sum(dim=-1).max().clamp_min(1))
     ranked = probs.topk(width, dim=-1).values if width < probs.shape[-1] else probs.sort(dim=-1, descending=True).values
-    size = (ranked.cumsum(dim=-1) - ranked < top_p).sum(dim=-1, keepdim=True)
+    size = (ranked.cumsum(dim=-1) - ranked < top_p).sum(dim=-1, keepdim=True).clamp_min(1)  # 0 only for rows of NaN
     probs = probs.masked_fill(probs < ranked.gather(1, size - 1), 0.0)
     return probs / probs.sum(dim=-1, keepdim=True)
