@@ -53,6 +53,7 @@ def _show(
 def _row(run: Run) -> dict[str, Any]:
     """A run as `-o json` shows it; the table is made from the same."""
     from dailctl.backends.lock import is_held
+    from dailctl.summary import read_report
 
     held = is_held(run.root)
     states = run.states()
@@ -66,7 +67,7 @@ def _row(run: Run) -> dict[str, Any]:
         "now": next((task["name"] for task in tasks if task["state"] not in ("done", "waiting")), None),
         "seconds": round(sum(task["seconds"] for task in tasks), 3),
         "started": min(started).isoformat() if started else None,
-        "gain": states[-1].counts.get("gain"),
+        "gain": read_report(run)["verdict"]["gain"] if states[-1].state == "done" else None,
         "store": run.root.uri,
         "tasks": tasks,
     }

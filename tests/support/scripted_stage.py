@@ -1,6 +1,7 @@
 """A stage process that behaves as told, for tests of whatever supervises stages: `python -m tests.support.scripted_stage TASK ...`.
 
-It speaks the real protocol and leaves real manifests, but does no work and imports nothing of dail: it starts at once.
+It speaks the real protocol and leaves real manifests, but does no work and imports nothing of dail for a run in a
+folder: it starts at once.
 The file named by SCRIPT holds `plan` (task -> prefix, digest, inputs), `files` (task -> name -> text to write) and `says`:
 task -> what its successive attempts do, one word each (the last is repeated; `ok` where nothing is said): ok, slow, kill
 (SIGKILL itself), exit:CODE, error:CODE:MESSAGE, crash (a traceback), wait (until SIGTERM, then saves), stubborn (ignores it).
@@ -74,7 +75,6 @@ def play(word: str, attempt: int, arguments: argparse.Namespace, script: dict[st
             while True:
                 time.sleep(60)
     task = script["plan"][arguments.task]
-    out = Path(unquote(urlsplit(arguments.run).path)) / task["prefix"]
     files = script["files"].get(arguments.task, {"result.txt": f"attempt {attempt}"})
     manifest = {
         "task": arguments.task,
@@ -90,12 +90,24 @@ def play(word: str, attempt: int, arguments: argparse.Namespace, script: dict[st
         "attempts": attempt,
         "versions": {},
     }
-    for key, text in {**files, "_manifest.json": json.dumps(manifest)}.items():
-        (out / key).parent.mkdir(parents=True, exist_ok=True)
-        (out / key).write_text(text)
+    write(arguments.run, task["prefix"], {**files, "_manifest.json": json.dumps(manifest)})
     emit(event="say", sentence="all is well")
     emit(event="done", seconds=0.1, counts={"problems": 4, "dropped": {"wrong": 1}})
     return 0
+
+
+def write(run: str, prefix: str, files: dict[str, str]) -> None:
+    """Put the files below the task's prefix, in this order."""
+    if run.startswith("s3://"):
+        from dail_runtime.store import open_store
+
+        for key, text in files.items():
+            open_store(run).put(f"{prefix}/{key}", text.encode())
+        return
+    for key, text in files.items():
+        path = Path(unquote(urlsplit(run).path)) / prefix / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
 
 
 if __name__ == "__main__":

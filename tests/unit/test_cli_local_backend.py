@@ -22,9 +22,9 @@ from dailctl.backends.lock import hold, is_held
 from dailctl.errors import StageFailed, Stopped
 from dailctl.progress import View
 from dailctl.runs import Run
+from tests.support.playing import COMMAND
 
 REPOSITORY = Path(__file__).parents[2]
-COMMAND = (sys.executable, "-I", str(REPOSITORY / "tests/support/scripted_stage.py"))
 JOB = {
     "apiVersion": "dail/v1alpha1",
     "kind": "DailJob",

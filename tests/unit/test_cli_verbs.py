@@ -127,7 +127,7 @@ def test_status_lists_the_runs_and_their_state(play: Play) -> None:
     assert lines[1][:4] == ["play", "done", "9/9", "-"]
     assert say(play, "status", "-o", "name").out == "play\n"
     wide = [cells(line) for line in say(play, "status", "-o", "wide").out.splitlines()]
-    assert wide[1][-2] == (play.folder / "runs" / "play").as_uri()
+    assert wide[1][-3:-1] == ["yes", (play.folder / "runs" / "play").as_uri()]
 
 
 def test_status_is_the_same_data_for_programs(finished: Play) -> None:
