@@ -46,23 +46,25 @@ def _in_package(spec: ModelSpec) -> Path:
     """The data folder of an installed package, found without importing it: its code is none of our business."""
     name = spec.id.removeprefix(PACKAGE)
     wanted = spec.gguf_file or "config.json"
-    places: list[Path] = []
+    module = name.replace("-", "_")
     try:
         files = importlib.metadata.files(name) or []
-        places += [Path(str(file.locate())).parent for file in files if file.name == Path(wanted).name]
+        places = [Path(str(file.locate())).parent for file in files if file.name == wanted]
     except (importlib.metadata.PackageNotFoundError, ValueError):
-        module = name.replace("-", "_")
-        found = importlib.util.find_spec(module) if module.isidentifier() else None
-        if found is None:
-            raise ModelError(f"model.id {spec.id}: the Python package {name!r} is not installed; install it, or correct its name") from None
-        places += [Path(place) for place in found.submodule_search_locations or ()]
+        places = []
+    found = importlib.util.find_spec(module) if module.isidentifier() else None
+    if not places and found is None:
+        raise ModelError(f"model.id {spec.id}: the Python package {name!r} is not installed; install it, or correct its name")
+    # Distributions need not be called like their module, and not every installer records the files.
+    places += [Path(place) for place in (found.submodule_search_locations if found else None) or ()]
     for place in places:
-        if (place / Path(wanted).name).is_file():
+        if (place / wanted).is_file():
             return place
     raise ModelError(f"model.id {spec.id}: the package has no {wanted}; name the file of the weights in model.ggufFile")
 
 
 def _from_store(uri: str, store: Store) -> Path:
+    """Download once per content. Objects that dail did not put there carry no digest and go by name and size alone."""
     # Plain names only: a key such as 'a/../../b' must not choose where on this machine its bytes land.
     infos = [info for info in store.list() if re.fullmatch(r"\w[\w.-]*", info.key) and info.key.endswith(WANTED)]
     if not infos:
