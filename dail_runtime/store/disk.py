@@ -129,7 +129,8 @@ def open_temp(folder: Path) -> tuple[Path, int]:
             # Not made yet, or `delete` has just removed the empty folder.
             if not (tries := tries - 1):
                 raise
-            with contextlib.suppress(FileNotFoundError):
+            # Both show when another process removes the folder meanwhile; a file in the way fails the next open.
+            with contextlib.suppress(FileNotFoundError, FileExistsError):
                 folder.mkdir(parents=True, exist_ok=True)
             continue
         with contextlib.suppress(BlockingIOError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import random
 import signal
@@ -12,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -304,36 +306,34 @@ def test_writers_survive_folders_that_vanish_under_them(store: FileStore) -> Non
             store.put("a/b/x", b"1")
             store.delete("a/b/x")
 
-    thread = threading.Thread(target=churn)
-    thread.start()
-    try:
-        for n in range(150):
-            store.put("a/b/y", b"%d" % n)
-            assert store.get("a/b/y") == b"%d" % n
-            store.delete("a/b/y")
-    finally:
-        stop.set()
-        thread.join()
+    with ThreadPoolExecutor(1) as pool:
+        churning = pool.submit(churn)
+        try:
+            for n in range(150):
+                store.put("a/b/y", b"%d" % n)
+                assert store.get("a/b/y") == b"%d" % n
+                store.delete("a/b/y")
+        finally:
+            stop.set()
+        churning.result()
 
 
 def test_readers_see_a_whole_version_while_writers_replace_it(store: FileStore) -> None:
     versions = [bytes([n]) * (20_000 + n) for n in range(30)]
     store.put("k", versions[0])
-    done = threading.Event()
 
     def write() -> None:
         for version in versions * 4:
             store.put("k", version)
-        done.set()
 
-    thread = threading.Thread(target=write)
-    thread.start()
-    while not done.is_set():
-        assert store.get("k") in versions
-        info = store.head("k")
-        assert info is not None
-        assert info.size in {len(version) for version in versions}
-    thread.join()
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write)
+        while not writing.done():
+            assert store.get("k") in versions
+            info = store.head("k")
+            assert info is not None
+            assert info.sha256 == hashlib.sha256(versions[info.size - 20_000]).hexdigest()
+        writing.result()
 
 
 def test_head_knows_the_digest_also_after_overwrites(store: FileStore) -> None:
