@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from dailctl import output
 from dailctl.cli.options import STORE, JobFile, Name, Output, Storage
@@ -14,14 +16,23 @@ if TYPE_CHECKING:
 WORDS = {"absent": "waiting"}
 
 
-def status(name: Name = None, file: JobFile = None, store: Storage = STORE, form: Output = None) -> None:
+def status(
+    name: Name = None,
+    file: JobFile = None,
+    store: Storage = STORE,
+    every: Annotated[bool, typer.Option("-A", "--all", help="All runs below --store.")] = False,
+    form: Output = None,
+) -> None:
     """Show how far runs are.
 
-    One run stage by stage, given by NAME or -f; with neither, all runs below --store.
+    One run stage by stage: that of NAME, -f or ./job.yaml. With -A, or where none of them is there, all runs below --store.
     """
-    from dailctl.runs import find_run, run_names, run_of_name
+    from dail_runtime.errors import UsageError
+    from dailctl.runs import DEFAULT_JOB, find_run, run_names, run_of_name
 
-    if name is None and file is None:
+    if every and (name is not None or file is not None):
+        raise UsageError("-A shows all runs; leave it out to see one, or leave out the run's name")
+    if every or (name is None and file is None and not DEFAULT_JOB.is_file()):
         runs = [_row(run_of_name(one, store)) for one in run_names(store)]
         if not runs and form is None:
             output.talk(f"no runs below {store}; start one with dailctl run, or say with --store where they are")

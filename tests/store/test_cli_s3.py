@@ -45,7 +45,7 @@ def test_a_run_in_a_bucket_is_run_watched_and_fetched_from_there(play: Play, buc
 
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", bucket.server.endpoint)
     store = ("--store", f"{bucket.uri}/team")
-    listed = json.loads(dailctl("status", *store, "-o", "json", cwd=play.folder).out)
+    listed = json.loads(dailctl("status", "-A", *store, "-o", "json", cwd=play.folder).out)
     assert [(run["name"], run["state"], run["gain"]) for run in listed["items"]] == [("play", "done", True)]
     assert dailctl("report", "play", *store, cwd=play.folder).out == ran.out
     fetched = dailctl("fetch", "play", *store, "--what", "all", cwd=play.folder)

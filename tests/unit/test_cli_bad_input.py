@@ -105,6 +105,7 @@ ROWS = [
     Row("unknown stage", nothing, f"{RUN} --from trian", 2, "--from trian: this job has no such stage or task"),
     Row("from and force", nothing, f"{RUN} --from train --force", 2, "--from and --force exclude each other"),
     Row("name and file", nothing, "status play -f job.yaml", 2, "both the run 'play' and the job file job.yaml are given"),
+    Row("all and one", nothing, "status play -A", 2, "-A shows all runs"),
     Row("a run that never was", nothing, "status play", 2, "no run was started at"),
     Row("a name that leads out", nothing, "status ../play", 2, "'../play' is no name of a run"),
     Row("a report that is not there yet", nothing, "report -f job.yaml", 2, "run play has no report yet"),

@@ -112,21 +112,22 @@ def test_status_shows_the_stages_of_a_run_name_first_and_age_last(play: Play) ->
     assert [line[:2] for line in waiting[1:]] == [[task, "waiting"] for task in TASKS]
     play.says(train_a=["kill"])
     assert dailctl("run", cwd=play.folder).code == 137
-    for argv in (("-f", "job.yaml"), ("play",), ("play", "--store", str(play.folder / "runs"))):
+    for argv in ((), ("-f", "job.yaml"), ("play",), ("play", "--store", str(play.folder / "runs"))):
         lines = [cells(line) for line in say(play, "status", *argv).out.splitlines()]
         assert [line[1] for line in lines[1:]] == ["done"] * 3 + ["waiting"] * 6
 
 
 def test_status_lists_the_runs_and_their_state(play: Play) -> None:
-    assert dailctl("status", cwd=play.folder) == Said(
-        0, "", "no runs below ./runs; start one with dailctl run, or say with --store where they are\n"
-    )
+    told = "no runs below ./runs; start one with dailctl run, or say with --store where they are\n"
+    assert dailctl("status", "-A", cwd=play.folder) == Said(0, "", told)
     say(play, "run")
-    lines = [cells(line) for line in say(play, "status").out.splitlines()]
+    lines = [cells(line) for line in say(play, "status", "--all").out.splitlines()]
     assert lines[0] == ["NAME", "STATE", "DONE", "NOW", "TIME", "AGE"]
     assert lines[1][:4] == ["play", "done", "9/9", "-"]
-    assert say(play, "status", "-o", "name").out == "play\n"
-    wide = [cells(line) for line in say(play, "status", "-o", "wide").out.splitlines()]
+    assert say(play, "status", "-A", "-o", "name").out == "play\n"
+    wide = [cells(line) for line in say(play, "status", "-A", "-o", "wide").out.splitlines()]
+    (play.folder / "job.yaml").unlink()
+    assert cells(say(play, "status").out.splitlines()[1])[:2] == ["play", "done"]
     assert wide[1][-3:-1] == ["yes", (play.folder / "runs" / "play").as_uri()]
 
 
@@ -134,7 +135,8 @@ def test_status_is_the_same_data_for_programs(finished: Play) -> None:
     one = json.loads(say(finished, "status", "play", "-o", "json").out)
     assert (one["name"], one["state"], one["done"], one["total"]) == ("play", "done", 9, 9)
     assert [task["name"] for task in one["tasks"]] == list(TASKS)
-    assert yaml.safe_load(say(finished, "status", "-o", "yaml").out)["items"] == [one]
+    assert yaml.safe_load(say(finished, "status", "-A", "-o", "yaml").out)["items"] == [one]
+    assert json.loads(say(finished, "status", "-o", "json").out) == one
     assert say(finished, "status", "play", "-o", "name").out.split() == list(TASKS)
 
 
