@@ -1,0 +1,1 @@
+"""Training: the objective, its data, the adapter and the loop."""

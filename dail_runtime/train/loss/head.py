@@ -1,0 +1,77 @@
+"""The output layer as the loss sees it: a matrix, and what a model does to the logits after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_TILE_BYTES = 1 << 25
+"""Size of the piece of a 16-bit matrix that is widened at once where the hardware has no mixed product: it should stay in cache."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """logits = cap * tanh(scale * (hidden @ weight.T + bias) / cap); without the cap just the inner part."""
+
+    weight: Tensor
+    """[vocabulary, hidden]; may be the embedding itself (tied), may need a gradient."""
+    bias: Tensor | None = None
+    """[vocabulary]."""
+    scale: float = 1.0
+    """Factor on the logits (`logit_scale`, or 1 / `logits_scaling`)."""
+    cap: float | None = None
+    """Soft-cap (`final_logit_softcapping`)."""
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of rows of `weight`."""
+        return self.weight.shape[0]
+
+
+def project(hidden: Sequence[Tensor], head: Head, out: Sequence[Tensor]) -> None:
+    """Write scale * (hidden @ weight.T + bias) for several hidden states [n, H] into `out` [n, V], in the precision of `out`.
+
+    16-bit factors are multiplied exactly and summed in 32 bits: logits rounded to 16 bits would be too coarse for a KL.
+    """
+    wide = out[0].dtype
+    bias = None if head.bias is None else (head.bias * head.scale).to(wide)
+    if head.weight.dtype != wide and head.weight.is_cuda:
+        for states, logits in zip(hidden, out, strict=True):
+            torch.mm(states.to(head.weight.dtype), head.weight.t(), out_dtype=wide, out=logits)
+            if head.scale != 1.0:
+                logits.mul_(head.scale)
+            if bias is not None:
+                logits.add_(bias)
+        return
+    scaled = [states.to(wide) * head.scale if head.scale != 1.0 else states.to(wide) for states in hidden]
+    for first, last, weight in _tiles(head.weight, wide):
+        for states, logits in zip(scaled, out, strict=True):
+            if bias is None:
+                torch.mm(states, weight.t(), out=logits[:, first:last])
+            else:
+                torch.addmm(bias[first:last], states, weight.t(), out=logits[:, first:last])
+
+
+def pull_back(grad: Tensor, head: Head, out: Tensor) -> None:
+    """Write the gradient of the hidden states, scale * grad @ weight, into `out` [n, H]; `grad` [n, V] is that of scale * (...)."""
+    wide = out.dtype
+    if head.weight.dtype != wide and head.weight.is_cuda:
+        torch.mm(grad.to(head.weight.dtype), head.weight, out_dtype=wide, out=out)
+    else:
+        out.zero_()
+        for first, last, weight in _tiles(head.weight, wide):
+            out.addmm_(grad[:, first:last], weight)
+    if head.scale != 1.0:
+        out.mul_(head.scale)
+
+
+def _tiles(weight: Tensor, wide: torch.dtype) -> Iterator[tuple[int, int, Tensor]]:
+    """The rows of `weight` in the type `wide`: all at once, or, where they have to be widened, a tile at a time."""
+    rows, width = weight.shape
+    step = rows if weight.dtype == wide else max(256, _TILE_BYTES // (width * wide.itemsize))
+    for first in range(0, rows, step):
+        last = min(first + step, rows)
+        yield first, last, weight[first:last].to(wide)
