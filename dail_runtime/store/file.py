@@ -170,6 +170,8 @@ class FileStore:
             try:
                 size, digest = disk.write_chunks(fd, chunks)
                 with locked(hidden) as alone:
+                    if exclusive and path.exists():
+                        return None
                     count = add_digest(path, digest)
                     if exclusive:
                         try:

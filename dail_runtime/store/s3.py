@@ -198,6 +198,9 @@ class S3Store:
             except ClientError as err:
                 if is_missing(err):
                     raise KeyError(key) from None
+                if code_of(err) in ("400", "403"):
+                    # The answer to a HEAD has no room for the reason; that to another request has.
+                    client.list_objects_v2(Bucket=place["Bucket"], Prefix=place["Key"], MaxKeys=1)
                 raise
 
     def _check(self, key: str, metadata: Mapping[str, str], size: int, digest: str) -> None:

@@ -60,7 +60,7 @@ class Connection:
 
     def _first_contact(self, prefix: str) -> None:
         place = f"s3://{self.bucket}/{prefix}"
-        client = self._make(2, connect=2, read=2)
+        client = self._make(2, connect=3, read=3.5)
         with s3_errors(place, self.endpoint):
             try:
                 client.list_objects_v2(Bucket=self.bucket, Prefix=prefix, MaxKeys=1)

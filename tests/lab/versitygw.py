@@ -1,4 +1,7 @@
-"""A real S3 server, versitygw, built from its Go module and run on a loopback port over a folder."""
+"""A real S3 server, versitygw, built from its Go module and run on a loopback port over a folder.
+
+`python -m tests.lab.versitygw` builds it ahead of the tests and prints where it is.
+"""
 
 from __future__ import annotations
 
@@ -114,3 +117,7 @@ def _answers(process: subprocess.Popen[bytes], port: int) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+if __name__ == "__main__":
+    print(build())

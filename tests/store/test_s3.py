@@ -282,6 +282,18 @@ def test_what_the_server_refuses_is_a_sentence(fault: Fault, kind: type[DailErro
         assert "/p" in _sentence(caught)
 
 
+def test_head_says_why_although_its_answer_has_no_body(bucket: Bucket, proxy: FaultyProxy) -> None:
+    store = bucket.store("p", endpoint=proxy.endpoint, attempts=2)
+    assert store.head("k") is None
+    for status, code, says in ((400, "ExpiredToken", "have expired; renew them"), (403, "AccessDenied", "forbids it")):
+        proxy.times(10**6, Fault("answer", status, code))
+        with pytest.raises(StoreError, match=says):
+            store.head("k")
+    proxy.plan = lambda method, _path: Fault("answer", 403, "AccessDenied") if method == "HEAD" else None
+    with pytest.raises(StoreError, match=r"forbids it \(403\)"):
+        store.head("k")
+
+
 def test_who_may_not_list_may_still_read(bucket: Bucket, proxy: FaultyProxy) -> None:
     bucket.store("p").put("k", b"data")
     proxy.plan = lambda _method, path: Fault("answer", 403, "AccessDenied") if "list-type" in path else None

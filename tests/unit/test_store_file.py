@@ -12,14 +12,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from dail_runtime.errors import DailError, IntegrityError, StoreError, TransientError
-from dail_runtime.store import disk, open_store
+from dail_runtime.store import digests, disk, open_store
 from dail_runtime.store.file import FileStore
 from tests.support.store_contract import PROMISES, Case
 
@@ -334,6 +334,24 @@ def test_readers_see_a_whole_version_while_writers_replace_it(store: FileStore) 
             assert info is not None
             assert info.sha256 == hashlib.sha256(versions[info.size - 20_000]).hexdigest()
         writing.result()
+
+
+def test_a_reader_overtaken_by_many_writes_reads_again(store: FileStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    real = digests.read_digests
+    for read in (store.get, store.head, lambda key: store.get_file(key, tmp_path / "copy")):
+        store.put("k", b"before")
+        overtakes = iter([b"%d" % n for n in range(30)])
+
+        def overtaken(path: Path, overtakes: Iterator[bytes] = overtakes) -> set[str]:
+            for data in overtakes:
+                store.put("k", data)
+            return real(path)
+
+        monkeypatch.setattr("dail_runtime.store.file.read_digests", overtaken)
+        found = read("k")
+        monkeypatch.undo()
+        assert found in (b"29", store.head("k"))
+    assert (tmp_path / "copy").read_bytes() == b"29"
 
 
 def test_head_knows_the_digest_also_after_overwrites(store: FileStore) -> None:
