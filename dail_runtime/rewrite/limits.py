@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import NamedTuple
 
 from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
-from dail_runtime.errors import ModelError
+from dail_runtime.errors import ModelError, SpecError
 from dail_runtime.models import eos_ids, max_length, model_folder
 from dail_runtime.spec.model import ModelSpec
 
@@ -37,3 +38,22 @@ def limits(spec: ModelSpec, tokenizer: PreTrainedTokenizerBase) -> Limits:
         raise ModelError(f"model.id {spec.id}: its configuration cannot be read ({err}); download it again") from None
     config = config.get_text_config()
     return Limits(eos_ids(SimpleNamespace(config=config, generation_config=generation), tokenizer), max_length(spec, config))
+
+
+def suppressed(tokens: Sequence[str], tokenizer: PreTrainedTokenizerBase, eos: frozenset[int]) -> tuple[int, ...]:
+    """Ids of the tokens that `rewrite.suppress` names.
+
+    Raises:
+        SpecError: a text is not one token, or nothing would be left to end a response.
+    """
+    ids = []
+    for text in tokens:
+        found = tokenizer.encode(text, add_special_tokens=False)
+        if len(found) != 1:
+            raise SpecError(
+                f"rewrite.suppress: {text!r} is {len(found)} tokens of this model and not one; name single tokens such as </think>"
+            )
+        ids.append(int(found[0]))
+    if eos <= set(ids):
+        raise SpecError("rewrite.suppress: it names every token that ends a response; leave at least one out")
+    return tuple(ids)
