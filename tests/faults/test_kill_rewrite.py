@@ -1,8 +1,10 @@
-"""A rewrite that is killed with SIGKILL, twice, and started again leaves what an undisturbed one leaves."""
+"""A rewrite that is killed with SIGKILL and started again leaves what an undisturbed one leaves."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+import pytest
 
 from dail_runtime.store import read_manifest
 from tests.support.rollouts import data_job, saved, write_rows
@@ -12,13 +14,14 @@ from tests.support.tiny import make_tiny_model
 TASK = "rewrite/tuned"
 
 
+@pytest.mark.slow
 def test_a_killed_rewrite_gives_the_same_traces(tmp_path: Path) -> None:
     model = make_tiny_model(tmp_path / "model")
     rows = [{"problem": f"What is {n} times {n}?", "solution": f"\\boxed{{{n * n}}}"} for n in range(12)]
     data = {"solutions": write_rows(tmp_path / "x.jsonl", rows), "evaluation": [{"name": "test", "path": str(tmp_path / "x.jsonl")}]}
     sections = {
         "model": {"id": str(model)},
-        # 36 responses in 16 slots: at every kill some problems are done, some under way and some not begun.
+        # 36 responses in 16 slots: at the kill some problems are done, some under way and some not begun.
         "rewrite": {
             "policy": {"kind": "mixed", "tau": 0.05, "tries": 2},
             "samples": 3,
@@ -30,11 +33,11 @@ def test_a_killed_rewrite_gives_the_same_traces(tmp_path: Path) -> None:
     for run in (disturbed, calm):
         finish_stage(run, "prepare")
     finish_stage(calm, TASK)
-    for writes in (4, 3):
-        assert run_stage(disturbed, TASK, kill_after=writes).killed
-        assert read_manifest(disturbed.at(TASK)) is None
+    # Its attempt's record, the engine's facts and two rollouts are written then.
+    assert run_stage(disturbed, TASK, kill_after=4).killed
+    assert read_manifest(disturbed.at(TASK)) is None
     there = {info.key for info in disturbed.at(TASK).list("rollouts/")}
-    assert 1 < len(there) < 12
+    assert 2 <= len(there) < 12
     finish_stage(disturbed, TASK)
     assert_same_results(disturbed.at(TASK), calm.at(TASK))
     for info in calm.at(TASK).list("rollouts/"):
