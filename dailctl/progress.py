@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -114,7 +115,8 @@ class LiveView(View):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._bar.stop()
+        with contextlib.suppress(OSError):
+            self._bar.stop()
 
     def started(self, attempt: int) -> None:
         """See View."""
@@ -146,7 +148,9 @@ class LiveView(View):
             self._row = None
 
     def _line(self, text: str) -> None:
-        self._console.print(output.printable(f"{self._label}: {text}"), markup=False, highlight=False, soft_wrap=True)
+        # The terminal may be closed; the stage at work must still be able to save.
+        with contextlib.suppress(OSError):
+            self._console.print(output.printable(f"{self._label}: {text}"), markup=False, highlight=False, soft_wrap=True)
 
 
 def view_for_stderr() -> View:

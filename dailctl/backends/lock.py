@@ -61,6 +61,8 @@ def is_held(run: Store) -> bool:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
+    except OSError:
+        return False
     finally:
         os.close(descriptor)
     return False
@@ -75,8 +77,10 @@ def _file_lock(folder: Path) -> Iterator[int]:
         raise StoreError(f"{folder}: cannot be written ({err.strerror}); choose another storage.uri or make the folder writable") from None
     try:
         _lock(descriptor, folder)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(_me()).encode(), 0)
+        # Who holds it is only for the refusal's sentence; the lock itself needs no byte on a full disk.
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(_me()).encode(), 0)
         yield descriptor
     finally:
         os.close(descriptor)
@@ -119,7 +123,8 @@ class _Lease:
                 raise _refusal(self._run.uri, holder)
         self._key = _key(number)
         if not self._run.create(self._key, _signed(_me())):
-            raise _refusal(self._run.uri, _parse(self._run.get(self._key)))
+            newest = _newest(self._run)
+            raise _refusal(self._run.uri, newest[1] if newest is not None else {})
         for info in list(self._run.list(LEASES)):
             if info.key < self._key:
                 self._run.delete(info.key)
@@ -143,11 +148,12 @@ class _Lease:
 
 
 def _newest(run: Store) -> tuple[int, dict[str, Any]] | None:
-    keys = [info.key for info in run.list(LEASES)]
-    if not keys:
-        return None
-    key = max(keys)
-    return int(key.removeprefix(LEASES).removesuffix(".json")), _parse(run.get(key))
+    while keys := [info.key for info in run.list(LEASES)]:
+        key = max(keys)
+        # A KeyError: a newer lease came in between, and its holder removed this one.
+        with contextlib.suppress(KeyError):
+            return int(key.removeprefix(LEASES).removesuffix(".json")), _parse(run.get(key))
+    return None
 
 
 def _surely_gone(holder: dict[str, Any]) -> bool:

@@ -116,8 +116,11 @@ class StageProcess:
 
 @contextlib.contextmanager
 def signals_to(inbox: Inbox) -> Iterator[None]:
-    """While this lasts, SIGINT, SIGTERM and SIGHUP arrive in `inbox` instead of ending the process."""
-    caught = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    """While this lasts, SIGINT, SIGTERM and SIGHUP arrive in `inbox` instead of ending the process.
+
+    Those that are ignored stay so: that is how `nohup` and a shell's `&` ask for it.
+    """
+    caught = [number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, lambda got, _: inbox.put(Signalled(got))) for number in caught}
     try:
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -112,8 +113,6 @@ def _run_state(tasks: list[str], held: bool) -> str:
 
 
 def _cell(row: dict[str, Any], column: str) -> str:
-    from datetime import datetime
-
     match column:
         case "done":
             return f"{row['done']}/{row['total']}"

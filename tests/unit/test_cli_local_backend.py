@@ -90,6 +90,14 @@ class Stage:
         return thread
 
 
+def assert_ended(pids: list[int]) -> None:
+    """None of these processes exists any more, a moment from now at the latest."""
+    end = time.monotonic() + 5
+    while (left := [pid for pid in pids if Path(f"/proc/{pid}").exists()]) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert left == []
+
+
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
     """A scripted run."""
@@ -176,9 +184,31 @@ def test_a_second_signal_kills_a_stage_that_does_not_listen(stage: Stage) -> Non
     with pytest.raises(Stopped):
         stage.execute()
     thread.join()
-    for pid in stage.pids():
-        with pytest.raises(ProcessLookupError):
-            os.kill(pid, 0)
+    assert_ended(stage.pids())
+
+
+def test_a_hang_up_that_is_ignored_stays_ignored(stage: Stage) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        stage.says(prepare=["slow"])
+        thread = stage.when_started("prepare", lambda: os.kill(os.getpid(), signal.SIGHUP))
+        stage.execute()
+        thread.join()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert stage.started == ALL
+
+
+def test_no_stage_outlives_a_failure_of_its_supervisor(stage: Stage) -> None:
+    stage.says(prepare=["stubborn"])
+
+    class Broken(View):
+        def progress(self, *_: object) -> None:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        LocalBackend(stage.run, Broken(), command=COMMAND).execute()
+    assert_ended(stage.pids())
 
 
 def test_the_signals_own_handlers_are_back_afterwards(stage: Stage) -> None:

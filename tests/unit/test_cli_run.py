@@ -137,9 +137,23 @@ def test_a_terminal_gets_a_live_bar_and_standard_output_stays_plain(tmp_path: Pa
     assert "s left" in err
 
 
-@pytest.mark.parametrize("environment", [{"TERM": "dumb"}])
-def test_a_dumb_terminal_gets_plain_lines(tmp_path: Path, environment: dict[str, str]) -> None:
-    out, err = on_a_terminal(Play(tmp_path), **environment)
+def test_a_terminal_that_closes_does_not_end_the_run(tmp_path: Path) -> None:
+    play = Play(tmp_path)
+    play.says(rewrite_a=["slow"])
+    ours, theirs = pty.openpty()
+    process = play.process("run", stderr=theirs, TERM="xterm-256color")
+    os.close(theirs)
+    while "rewrite/a" not in play.started:
+        time.sleep(0.05)
+        os.read(ours, 65536)
+    os.close(ours)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert out.endswith("report.html\n")
+
+
+def test_a_dumb_terminal_gets_plain_lines(tmp_path: Path) -> None:
+    out, err = on_a_terminal(Play(tmp_path), TERM="dumb")
     assert "\x1b" not in out + err
     assert "[4/9] train/a: 1/4 problems, 1 234 tokens/s\r\n[4/9] train/a: all is well\r\n" in err
 
