@@ -71,6 +71,9 @@ class TrainSpec(Section):
     """Response tokens whose logits exist at once in the loss."""
     gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
     """Recompute activations in the backward pass. `auto`: on for models over 500 M parameters."""
+    cache_references: Literal["auto", "on", "off"] = "auto"
+    """Compute the references' hidden states once and keep them for all epochs. `auto`: where they take a quarter of the free memory
+    at most; `on`: also in a temporary file."""
     lora: LoraSpec = LoraSpec()
     """The adapter."""
     checkpoint_every: int = Field(default=50, ge=1)

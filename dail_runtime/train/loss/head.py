@@ -30,6 +30,14 @@ class Head:
         """Number of rows of `weight`."""
         return self.weight.shape[0]
 
+    @torch.no_grad()
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits [n, V] of hidden states [n, H], in float32 (float64 for float64 states)."""
+        wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+        out = hidden.new_empty(len(hidden), self.vocabulary, dtype=wide)
+        project([hidden], self, [out])
+        return out if self.cap is None else out.div_(self.cap).tanh_().mul_(self.cap)
+
 
 def project(hidden: Sequence[Tensor], head: Head, out: Sequence[Tensor]) -> None:
     """Write scale * (hidden @ weight.T + bias) for several hidden states [n, H] into `out` [n, V], in the precision of `out`.

@@ -1,0 +1,105 @@
+"""The stage `train`: from kept traces to an adapter and a merged model.
+
+Writes `adapter/`, `model/` (where wanted) and `curves.jsonl`, a line a step: step, epoch, objective, loss, kl_teacher, kl_negative,
+entropy, teacher_top_mass (means over the step's response tokens; null where the objective has no such thing), learning_rate,
+grad_norm, tokens (response tokens so far) and tokens_per_s (response tokens). While it runs, `checkpoints/`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers.utils import logging as transformers_logging
+
+from dail_runtime.errors import ResultError
+from dail_runtime.models import eos_ids, load_model, load_tokenizer, max_length, pick_device
+from dail_runtime.prompts.contexts import Prompts
+from dail_runtime.prompts.reference import references
+from dail_runtime.records import Kept, Problem, from_jsonl
+from dail_runtime.stages.base import StageContext
+from dail_runtime.stages.prepare import PROBLEMS
+from dail_runtime.stages.select import KEPT
+from dail_runtime.train.adapter import Student, recomputes
+from dail_runtime.train.batches import collate
+from dail_runtime.train.checkpoint import Checkpoints
+from dail_runtime.train.data import TrainingData, expert_texts, traces
+from dail_runtime.train.export import save_adapter, save_merged
+from dail_runtime.train.loop import Training
+
+CURVES = "curves.jsonl"
+
+
+def run(ctx: StageContext) -> dict[str, Any]:
+    """Train the task's variant; see `Stage`.
+
+    Counts: rows, tokens (response tokens of an epoch), steps, dropped (reason -> rows), solutions_cut, boxes_added (sft),
+    trainable_parameters, loss (of the last step), tokens_per_s (mean), resumed_at_step.
+    """
+    spec = ctx.task.settings.train
+    transformers_logging.disable_progress_bar()
+    tokenizer = load_tokenizer(ctx.job.spec.model)
+    model = load_model(ctx.job.spec.model, device=pick_device())
+    data = _data(ctx, tokenizer, model)
+    if not data.rows:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in data.dropped.items()) or "select kept none"
+        raise ResultError(f"{ctx.task.name}: there is no trace to learn from ({reasons}); see the counts of select")
+    recompute = recomputes(spec.gradient_checkpointing, model)
+    student = Student(model, spec.lora, seed=ctx.job.spec.seed, recompute=recompute)
+    first = data.rows[0]
+    student.check_head(collate([first.prompts["student"]], [first.response], student.device).ids[:, :16])
+    checkpoints = Checkpoints(ctx.out.at("checkpoints"), keep=spec.keep_checkpoints)
+    training = Training(student, data.rows, spec, seed=ctx.job.spec.seed, checkpoints=checkpoints, progress=ctx.progress, stop=ctx.stop)
+    training.run()
+    ctx.out.put(CURVES, training.curves_jsonl())
+    save_adapter(student, ctx.out, base=ctx.job.spec.model.id, revision=ctx.job.spec.model.revision)
+    trainable = sum(one.numel() for one in student.trainable.values())
+    if spec.save_merged:
+        save_merged(student, tokenizer, ctx.out)
+    # Only now: until everything above is written, they are what a killed stage goes on from.
+    checkpoints.clear()
+    curves = training.curves
+    before = [0, *(line["tokens"] for line in curves)]
+    seconds = sum((line["tokens"] - earlier) / line["tokens_per_s"] for line, earlier in zip(curves, before, strict=False))
+    return {
+        "rows": len(data.rows),
+        "tokens": data.tokens,
+        "steps": training.course.total,
+        "dropped": dict(data.dropped),
+        "solutions_cut": data.solutions_cut,
+        "boxes_added": data.boxes_added,
+        "trainable_parameters": trainable,
+        "loss": curves[-1]["loss"],
+        "tokens_per_s": curves[-1]["tokens"] / seconds,
+        "resumed_at_step": training.resumed_at,
+    }
+
+
+def _data(ctx: StageContext, tokenizer: Any, model: Any) -> TrainingData:
+    """The rows that the objective learns from."""
+    spec, job = ctx.task.settings.train, ctx.job.spec
+    upstream = {name.split("/")[0]: store for name, store in ctx.inputs.items()}
+    problems = list(from_jsonl(Problem, upstream["prepare"].get(PROBLEMS)))
+    kept = list(from_jsonl(Kept, upstream["select"].get(KEPT)))
+    longest = max_length(job.model, model.config)
+    # The limit of rewriting, also for sft: every objective then sees the same student prompts.
+    room = longest - ctx.task.settings.rewrite.max_tokens
+    prompts = Prompts(tokenizer, job.prompts, thinking=job.model.thinking, max_tokens=room)
+    eos = eos_ids(model, tokenizer)
+    if spec.objective == "sft":
+        chosen = {trace.id for trace in kept}
+        data = expert_texts(
+            [problem for problem in problems if problem.id in chosen],
+            prompts,
+            tokenizer,
+            eos=eos,
+            thinking=job.model.thinking,
+            longest=longest,
+        )
+        if data.boxes_added:
+            ctx.progress.say(
+                f"sft: {data.boxes_added} of {len(data.rows)} expert solutions have no \\boxed answer, which the prompt asks for; "
+                "their known answer is appended in a box."
+            )
+        return data
+    shown = references(problems, spec.reference, job.seed)
+    return traces(kept, {problem.id: problem for problem in problems}, shown, prompts, spec.objective, eos)

@@ -1,0 +1,136 @@
+"""The student: a LoRA adapter on one copy of the weights, which serves as both references while the adapter is off."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from dail_runtime.errors import ModelError
+from dail_runtime.spec.train import LoraSpec
+from dail_runtime.train.batches import Batch
+from dail_runtime.train.loss import Head
+
+CHECKPOINTED = 500_000_000
+"""Parameters above which `gradientCheckpointing: auto` recomputes activations."""
+
+
+class Student:
+    """A causal language model with an adapter: hidden states with and without it, and the output layer.
+
+    The adapter is float32; where the frozen weights have 16 bits, autocast multiplies in their type.
+    """
+
+    def __init__(self, model: PreTrainedModel, lora: LoraSpec, *, seed: int, recompute: bool) -> None:
+        """
+        Args:
+            model: Frozen; the adapter's layers are put into it, and its weights stay as they are.
+            lora: The adapter.
+            seed: Of the adapter's first values.
+            recompute: Gradient checkpointing: recompute activations in the backward pass instead of keeping them.
+
+        Raises:
+            ModelError: a target names no layer, or the model makes its logits in a way dail does not know.
+        """
+        check_targets(model, lora.targets)
+        self.causal = model
+        self.device = next(model.parameters()).device
+        self.dtype = next(model.parameters()).dtype
+        config = LoraConfig(
+            r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(lora.targets), task_type="CAUSAL_LM"
+        )
+        with torch.random.fork_rng(devices=[] if self.device.type == "cpu" else [self.device]):
+            torch.manual_seed(seed)
+            # Its first values are drawn on the CPU: the same on every device.
+            self.peft: PeftModel = get_peft_model(model, config, autocast_adapter_dtype=True)
+        self.trainable: dict[str, nn.Parameter] = {name: one for name, one in self.peft.named_parameters() if one.requires_grad}
+        if recompute:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        self._decoder: nn.Module = model.get_decoder()
+        self.head = head_of(model)
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """The student's hidden states [tokens, H] in the rows that predict the response, with a graph."""
+        if not self.peft.training:
+            self.peft.train()
+        return self._rows(batch)
+
+    @torch.no_grad()
+    def reference_hidden(self, batch: Batch) -> Tensor:
+        """The frozen model's hidden states [tokens, H]: the adapter is off, and so is any dropout of the model."""
+        self.peft.eval()
+        with self.peft.disable_adapter():
+            return self._rows(batch)
+
+    def check_head(self, ids: Tensor) -> None:
+        """Compare logits that this class would make of `ids` [1, n] with those of the model itself.
+
+        Raises:
+            ModelError: they differ: the model does something to its logits that `Head` does not describe.
+        """
+        self.peft.eval()
+        with torch.no_grad(), self._autocast():
+            expected = self.causal(input_ids=ids, use_cache=False).logits[0]
+            hidden = self._decoder(input_ids=ids, use_cache=False).last_hidden_state[0]
+        found = self.head.logits(hidden)
+        # 16-bit logits are rounded to 8 significant bits; what this looks for is a missing scale, cap or projection.
+        tolerance = (1e-3 if expected.dtype == torch.float32 else 2e-2) * float(expected.abs().max())
+        if found.shape != expected.shape or not torch.allclose(found, expected.float(), rtol=0, atol=tolerance + 1e-4):
+            name, kind = self.causal.config.name_or_path, type(self.causal).__name__
+            raise ModelError(f"{name}: {kind} makes its logits in a way that dail's loss does not know; choose another model")
+
+    def _rows(self, batch: Batch) -> Tensor:
+        with self._autocast():
+            states: Tensor = self._decoder(input_ids=batch.ids, use_cache=False).last_hidden_state
+        # index_select: its backward pass adds in a fixed order, which resuming bit for bit relies on.
+        return states.flatten(0, 1).index_select(0, batch.rows)
+
+    def _autocast(self) -> Any:
+        return nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, dtype=self.dtype)
+
+
+def head_of(model: PreTrainedModel) -> Head:
+    """The model's output layer, with what its configuration says about scaling and capping logits."""
+    layer = model.get_output_embeddings()
+    config = model.config.get_text_config()
+    scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
+    cap = getattr(config, "final_logit_softcapping", None)
+    return Head(layer.weight, getattr(layer, "bias", None), scale, None if cap is None else float(cap))
+
+
+def check_targets(model: PreTrainedModel, targets: tuple[str, ...]) -> None:
+    """Refuse adapter targets that match no linear layer of the model, and the output layer.
+
+    Raises:
+        ModelError: names the linear layers there are.
+    """
+    output = model.get_output_embeddings()
+    linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not output}
+    known = sorted({name.rsplit(".", 1)[-1] for name in linear})
+    for target in targets:
+        if not any(name == target or name.endswith(f".{target}") for name in linear):
+            raise ModelError(
+                f"train.lora.targets: {model.config.name_or_path} has no linear layer {target!r} that can be adapted; "
+                f"name some of {', '.join(known)}"
+            )
+
+
+def recomputes(setting: str, model: PreTrainedModel) -> bool:
+    """Whether `gradientCheckpointing` means recomputing for this model."""
+    return setting == "on" or (setting == "auto" and model.num_parameters() > CHECKPOINTED)
+
+
+def merge(student: Student) -> PreTrainedModel:
+    """The plain model with the adapter added into its weights, computed in float32 and rounded once. The student is used up."""
+    with torch.no_grad():
+        for module in student.peft.modules():
+            if isinstance(module, LoraLayer):
+                weight = module.get_base_layer().weight
+                weight.copy_(weight.float() + module.get_delta_weight("default").float())
+    plain: PreTrainedModel = student.peft.unload()
+    return plain

@@ -1,0 +1,125 @@
+"""Checkpoints in the store: everything a training needs to go on bit for bit, a marker last, never a pickle."""
+
+from __future__ import annotations
+
+import json
+import random
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from dail_runtime.errors import IntegrityError
+from dail_runtime.store import Store
+
+MARKER = "complete.json"
+_STATE = "state.json"
+_CURVES = "curves.jsonl"
+
+
+@dataclass
+class Checkpoint:
+    """The state between two steps."""
+
+    step: int
+    """Steps done."""
+    tensors: dict[str, dict[str, Tensor]]
+    """File name without ending -> its tensors: `adapter`, `optimizer`, `rng`."""
+    facts: dict[str, Any]
+    """Whatever else the loop needs to go on (JSON)."""
+    curves: bytes
+    """The training curves so far (JSONL)."""
+
+
+class Checkpoints:
+    """The checkpoints below one prefix: `step-00000050/`, complete once its marker, which is written last, is there."""
+
+    def __init__(self, store: Store, *, keep: int) -> None:
+        """`keep`: how many complete ones stay."""
+        self._store, self._keep = store, keep
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write it, then remove those that are too old or were left half-written."""
+        name = f"step-{checkpoint.step:08d}"
+        if name in self._complete():
+            return
+        folder = self._store.at(name)
+        written: dict[str, str | None] = {}
+        with tempfile.TemporaryDirectory(prefix="dail-checkpoint-") as temporary:
+            for kind, tensors in checkpoint.tensors.items():
+                path = Path(temporary, f"{kind}.safetensors")
+                save_file({key: one.detach().cpu().contiguous() for key, one in tensors.items()}, path)
+                written[path.name] = folder.put_file(path.name, path).sha256
+                path.unlink()
+        written[_CURVES] = folder.put(_CURVES, checkpoint.curves).sha256
+        written[_STATE] = folder.put(_STATE, json.dumps({"step": checkpoint.step, **checkpoint.facts}).encode()).sha256
+        folder.put(MARKER, json.dumps(written, indent=1).encode())
+        complete = self._complete()
+        for old in self._folders():
+            if old not in complete[-self._keep :]:
+                self._remove(old)
+
+    def newest(self, say: Callable[[str], None]) -> Checkpoint | None:
+        """The newest complete one that can be read, or None. One that is damaged is named to `say` and passed over."""
+        for name in reversed(self._complete()):
+            try:
+                return self._load(name)
+            except (IntegrityError, KeyError, SafetensorError, ValueError) as err:
+                say(f"The checkpoint {self._store.uri}/{name} is damaged ({err}); training goes on from an older one.")
+        return None
+
+    def clear(self) -> None:
+        """Remove all of them."""
+        for name in self._folders():
+            self._remove(name)
+
+    def _load(self, name: str) -> Checkpoint:
+        folder = self._store.at(name)
+        written: Mapping[str, str] = json.loads(folder.get(MARKER))
+        tensors: dict[str, dict[str, Tensor]] = {}
+        with tempfile.TemporaryDirectory(prefix="dail-checkpoint-") as temporary:
+            for key in written:
+                path = Path(temporary, key)
+                if folder.get_file(key, path).sha256 != written[key]:
+                    raise IntegrityError(f"{key} is not the one its marker names")
+                if path.suffix == ".safetensors":
+                    tensors[path.stem] = load_file(path)
+            facts = json.loads(Path(temporary, _STATE).read_bytes())
+            return Checkpoint(facts.pop("step"), tensors, facts, Path(temporary, _CURVES).read_bytes())
+
+    def _remove(self, name: str) -> None:
+        folder = self._store.at(name)
+        # The marker first: what is left after a kill in between counts for nothing.
+        folder.delete(MARKER)
+        for info in list(folder.list()):
+            folder.delete(info.key)
+
+    def _folders(self) -> list[str]:
+        return sorted({info.key.split("/")[0] for info in self._store.list()})
+
+    def _complete(self) -> list[str]:
+        return sorted(info.key.split("/")[0] for info in self._store.list() if info.key.endswith(f"/{MARKER}"))
+
+
+def random_states(device: torch.device) -> tuple[dict[str, Tensor], list[Any]]:
+    """States of every generator that training may draw from: torch's as tensors, Python's as JSON."""
+    tensors = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        tensors["cuda"] = torch.cuda.get_rng_state(device)
+    version, internal, gauss = random.getstate()
+    return tensors, [version, list(internal), gauss]
+
+
+def restore_random_states(device: torch.device, tensors: Mapping[str, Tensor], python: list[Any]) -> None:
+    """Put back what `random_states` gave."""
+    torch.set_rng_state(tensors["cpu"])
+    if device.type == "cuda" and "cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["cuda"], device)
+    version, internal, gauss = python
+    random.setstate((version, tuple(internal), gauss))

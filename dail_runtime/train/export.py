@@ -1,0 +1,42 @@
+"""What a training leaves behind: the adapter in peft's layout and the merged model, as safetensors."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dail_runtime.store import Store
+from dail_runtime.train.adapter import Student, merge
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+ADAPTER = "adapter"
+MODEL = "model"
+
+_WANTED = (".safetensors", ".json", ".jinja", ".txt", ".model")
+
+
+def save_adapter(student: Student, out: Store, *, base: str, revision: str | None) -> None:
+    """Write `adapter/`, whose config names the base model as the job does."""
+    config = student.peft.peft_config["default"]
+    config.base_model_name_or_path, config.revision = base, revision
+    with tempfile.TemporaryDirectory(prefix="dail-adapter-") as folder:
+        student.peft.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+        _upload(Path(folder), out.at(ADAPTER))
+
+
+def save_merged(student: Student, tokenizer: PreTrainedTokenizerBase, out: Store) -> None:
+    """Write `model/`: the merged weights, their config and the tokenizer. The student is used up."""
+    model = merge(student)
+    with tempfile.TemporaryDirectory(prefix="dail-model-") as folder:
+        model.save_pretrained(folder, max_shard_size="5GB")
+        tokenizer.save_pretrained(folder)
+        _upload(Path(folder), out.at(MODEL))
+
+
+def _upload(folder: Path, store: Store) -> None:
+    for path in sorted(folder.iterdir()):
+        if path.suffix in _WANTED:
+            store.put_file(path.name, path)
