@@ -1,0 +1,65 @@
+"""Tries the same grid of learning rates and epochs for every arm, on the development split: `python -m examples.tinymath.tune`.
+
+Prints pass@1 of every cell and each arm's best learning rate within each number of epochs. The test split is not touched.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from examples.tinymath.experiment import Outcome, measure, variation
+
+ARMS: dict[str, dict[str, Any]] = {
+    "contrastive": {},
+    "distill": {"objective": "distill"},
+    "nll": {"objective": "nll"},
+    "sft": {"objective": "sft"},
+    "control": {"reference": "other"},
+}
+"""Name -> what sets it apart in `train`."""
+RATES = (2e-3, 4e-3, 8e-3)
+EPOCHS = (6, 12)
+SAMPLES = 4
+
+
+def cell(arm: str, epochs: int, rate: float) -> str:
+    """Name of the variant."""
+    return f"{arm}-e{epochs}-lr{rate:g}".replace(".", "-")
+
+
+def table(found: dict[str, dict[str, Outcome]]) -> str:
+    """Markdown: a row for each arm and number of epochs, a column for each learning rate; the row's best in bold."""
+    lines = ["| arm | epochs | " + " | ".join(f"lr {rate:g}" for rate in RATES) + " |", "|---" * (2 + len(RATES)) + "|"]
+    for arm in ARMS:
+        for epochs in EPOCHS:
+            values = [found[cell(arm, epochs, rate)]["dev"].figures.pass_at[1].value for rate in RATES]
+            shown = [f"**{value:.1%}**" if value == max(values) else f"{value:.1%}" for value in values]
+            lines.append(f"| {arm} | {epochs} | " + " | ".join(shown) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run the grid and print its table."""
+    parser = argparse.ArgumentParser(description="Tries the same settings for every arm on the development split.")
+    parser.add_argument("--runs", type=Path, required=True, help="folder for what the runs make; run again to go on with it")
+    runs = parser.parse_args().runs.resolve()
+    variants = {
+        cell(arm, epochs, rate): {"train": {**settings, "epochs": epochs, "learningRate": rate}}
+        for arm, settings in ARMS.items()
+        for epochs in EPOCHS
+        for rate in RATES
+    }
+    changes = {
+        "data.evaluation": [{"name": "dev", "path": "./dev.jsonl"}],
+        "variants": variants,
+        "evaluate.samples": SAMPLES,
+        "evaluate.primary": None,
+        "evaluate.teacherCheck": False,
+    }
+    print(table(measure(variation("tune", changes), runs)))
+
+
+if __name__ == "__main__":
+    main()
