@@ -1,0 +1,1 @@
+"""The teacher check: what M_T is worth before anything learns from it."""
