@@ -178,7 +178,9 @@ def _left(seconds: float | None) -> list[str]:
 
 
 def _counts(counts: Mapping[str, Any]) -> str:
-    told = [_named(name, value) for name, value in counts.items() if isinstance(value, int | float) and not isinstance(value, bool)]
+    told = [
+        _named(name, value) for name, value in counts.items() if isinstance(value, int | float) and not isinstance(value, bool) and value
+    ]
     dropped = counts.get("dropped")
     if isinstance(dropped, Mapping):
         told += [f"{_number(n)} dropped ({str(reason).replace('_', ' ')})" for reason, n in dropped.items() if n]

@@ -56,7 +56,7 @@ def run_of_file(path: Path, overrides: Sequence[str] = ()) -> Run:
         SpecError, DataError, ModelError, StoreError: the file, or what it names, is wrong.
     """
     job = resolve_paths(load_job(path, overrides), path.absolute().parent)
-    return _assemble(job, content_of(job))
+    return _assemble(job, content_of(job), _root(job))
 
 
 def run_of_name(name: str, storage: str) -> Run:
@@ -75,6 +75,8 @@ def run_of_name(name: str, storage: str) -> Run:
 def find_run(name: str | None, file: Path | None, storage: str) -> Run:
     """The run that a verb's NAME or -f names; with neither, that of ./job.yaml.
 
+    It is shown as it was last started: the job file may have been edited since, and `--set` is not in it.
+
     Raises:
         UsageError: both or none of them.
     """
@@ -82,7 +84,12 @@ def find_run(name: str | None, file: Path | None, storage: str) -> Run:
         raise UsageError(f"both the run {name!r} and the job file {file} are given; give one of them")
     if name is not None:
         return run_of_name(name, storage)
-    return run_of_file(file if file is not None else the_job_file())
+    path = file if file is not None else the_job_file()
+    job = resolve_paths(load_job(path), path.absolute().parent)
+    root = _root(job)
+    if root.head(LATEST) is None:
+        return _assemble(job, content_of(job), root)
+    return _assemble(*load_saved_job(root), root)
 
 
 def the_job_file() -> Path:
@@ -113,8 +120,10 @@ def store_environment(job: DailJob) -> dict[str, str]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _assemble(job: DailJob, content: Mapping[str, str], root: Store | None = None) -> Run:
+def _root(job: DailJob) -> Store:
     storage = job.spec.storage
-    if root is None:
-        root = open_store(storage.uri, endpoint=storage.endpoint, region=storage.region).at(job.metadata.name)
+    return open_store(storage.uri, endpoint=storage.endpoint, region=storage.region).at(job.metadata.name)
+
+
+def _assemble(job: DailJob, content: Mapping[str, str], root: Store) -> Run:
     return Run(job, content, plan(job, content), root)

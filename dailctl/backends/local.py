@@ -97,6 +97,7 @@ class LocalBackend:
         finally:
             # Whatever went wrong in here: no stage process outlives its dailctl.
             process.kill()
+        self._stop_if_asked(task, asked)
         return None if item.code == 0 else _failure(task, item.code, said, log)
 
     def _keep(self, task: Task, log: Path) -> None:

@@ -98,7 +98,7 @@ def test_plain_progress_speaks_at_first_and_then_every_ten_seconds(capsys: pytes
     for second in range(21):
         clock.now = 100 + second
         view.progress(second, 4000, "problems", {"tokens_per_s": 1234.4, "loss": 0.41234})
-    view.done(190, {"problems": 4000, "accept_rate": 0.8412, "dropped": {"prompt_too_long": 3, "none": 0}, "notes": ["x"]})
+    view.done(190, {"problems": 4000, "accept_rate": 0.8412, "merged": 0, "dropped": {"prompt_too_long": 3, "none": 0}, "notes": ["x"]})
     assert capsys.readouterr().err.splitlines() == [
         "[ 2/14] rewrite/a: started",
         "[ 2/14] rewrite/a: 0/4 000 problems, 1 234 tokens/s, loss 0.412",

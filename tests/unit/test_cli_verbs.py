@@ -14,11 +14,13 @@ import yaml
 
 import dail_runtime
 from dail_runtime import errors
-from dail_runtime.spec.schema import SCHEMA
+from dail_runtime.spec.schema import job_schema
 from dailctl import exits
 from dailctl.backends.lock import hold
 from tests.support.cli import Said, dailctl, tree
 from tests.support.playing import COMMAND, FILES, REPORT, TASKS, Play
+
+SCHEMA = json.dumps(job_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 @pytest.fixture
@@ -61,7 +63,7 @@ def test_init_writes_a_job_that_is_valid_as_it_stands(tmp_path: Path) -> None:
     assert valid.code == 0, valid.err
     job = json.loads(valid.out)
     assert (job["metadata"]["name"], job["spec"]["model"]["id"]) == ("my-problems", "org/mo: del")
-    assert (tmp_path / "My Problems" / "job.schema.json").read_text() == SCHEMA.read_text()
+    assert (tmp_path / "My Problems" / "job.schema.json").read_text() == SCHEMA
 
 
 def test_init_replaces_nothing_unless_forced(tmp_path: Path) -> None:
@@ -138,6 +140,17 @@ def test_status_is_the_same_data_for_programs(finished: Play) -> None:
     assert yaml.safe_load(say(finished, "status", "-A", "-o", "yaml").out)["items"] == [one]
     assert json.loads(say(finished, "status", "-o", "json").out) == one
     assert say(finished, "status", "play", "-o", "name").out.split() == list(TASKS)
+
+
+def test_a_run_is_shown_as_it_was_started_whatever_became_of_its_job_file(play: Play) -> None:
+    job = (play.folder / "job.yaml").read_text()
+    (play.folder / "job.yaml").write_text(job + "  train: {epochs: 7}\n")
+    play.says()
+    (play.folder / "job.yaml").write_text(job)
+    said = say(play, "run", "--set", "train.epochs=7")
+    (play.folder / "expert.jsonl").unlink()
+    assert json.loads(say(play, "status", "-f", "job.yaml", "-o", "json").out)["state"] == "done"
+    assert say(play, "report").out == said.out
 
 
 def test_status_tells_a_run_at_work_from_one_that_was_killed(play: Play) -> None:
@@ -240,10 +253,10 @@ def test_fetch_writes_nothing_outside_its_folder(play: Play) -> None:
     assert not (play.folder / "play").exists()
 
 
-def test_schema_is_the_committed_one(tmp_path: Path) -> None:
-    assert dailctl("schema").out == SCHEMA.read_text()
+def test_schema_goes_to_standard_output_or_a_file(tmp_path: Path) -> None:
+    assert dailctl("schema").out == SCHEMA
     assert dailctl("schema", "--to", "s.json", cwd=tmp_path).code == 0
-    assert (tmp_path / "s.json").read_text() == SCHEMA.read_text()
+    assert (tmp_path / "s.json").read_text() == SCHEMA
 
 
 def test_version_names_dail_first_and_is_readable_by_programs() -> None:
