@@ -34,8 +34,8 @@ def run(ctx: StageContext) -> dict[str, Any]:
     """Write `responses/` and `results/`, an object a problem each as it finishes, and `summary.json`.
 
     Counts: problems, samples, right, wrong, unparsed, truncated, tokens (of all answers), forced (endings within budgets),
-    timeouts (answers whose grading hit its limits), left_out (problems whose prompt is too long), tokens_per_s of this
-    attempt where it generated anything, and what the engine chose.
+    timeouts (answers whose grading hit its limits), left_out (problems whose prompt is too long) and, where this attempt
+    generated anything, its tokens_per_s.
 
     Raises:
         DataError: an evaluation problem has no answer.
@@ -48,7 +48,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
     prompts = Prompts(tokenizer, spec.prompts, thinking=spec.model.thinking, max_tokens=ends.length - budgets.room())
     sets = {name: _items(ctx, name, prompts) for name in [one.name for one in spec.data.evaluation] or [HELDOUT]}
     items = [item for part, _ in sets.values() for item in part]
-    facts: dict[str, Any] = {}
+    speed: dict[str, Any] = {}
     with Grader() as grader:
         bench = Bench(
             spec=spec.evaluate,
@@ -64,17 +64,18 @@ def run(ctx: StageContext) -> dict[str, Any]:
             ctx.check_stop()
             grade_rollout(bench, item, bench.archive.rollout(item))
         if any(bench.archive.result(item) is None or lacks_budgets(bench, item) for item in items):
-            facts = _generate(ctx, bench, items)
+            speed = _generate(ctx, bench, items)
     figures = {name: set_figures(bench.archive.results(part), spec.evaluate) for name, (part, _) in sets.items()}
     ctx.out.put(SUMMARY, Summary(target=_target(ctx), sets=figures).model_dump_json(indent=1).encode())
     counts = _counts(bench.archive.results(items))
     _tell(ctx, counts)
-    return {**counts, "left_out": sum(left_out for _, left_out in sets.values()), **facts}
+    return {**counts, "left_out": sum(left_out for _, left_out in sets.values()), **speed}
 
 
 def _items(ctx: StageContext, name: str, prompts: Prompts) -> tuple[list[Item], int]:
     """The problems of a set that fit, in the file's order, and how many do not."""
-    items, left_out = [], 0
+    items: list[Item] = []
+    too_long: list[PromptTooLong] = []
     for problem in from_jsonl(Problem, ctx.inputs["prepare"].get(evaluation_key(name))):
         ctx.check_stop()
         if problem.answer is None:
@@ -82,17 +83,16 @@ def _items(ctx: StageContext, name: str, prompts: Prompts) -> tuple[list[Item], 
         try:
             items.append(Item(problem.model_copy(update={"set": name}), problem.answer, prompts.student(problem).ids))
         except PromptTooLong as err:
-            left_out += 1
-            example = err
+            too_long.append(err)
     if not items:
-        raise ResultError(f"evaluation set {name}: no problem can be shown to the model; {example if left_out else 'the set is empty'}")
-    if left_out:
-        ctx.progress.say(f"{left_out} problems of {name} are left out, for every model alike: {example}")
-    return items, left_out
+        raise ResultError(f"evaluation set {name}: no problem can be shown to the model; {too_long[0] if too_long else 'the set is empty'}")
+    if too_long:
+        ctx.progress.say(f"{len(too_long)} problems of {name} are left out, for every model alike, for example: {too_long[0]}")
+    return items, len(too_long)
 
 
 def _generate(ctx: StageContext, bench: Bench, items: Sequence[Item]) -> dict[str, Any]:
-    """Everything that needs the model; returns what it says of itself."""
+    """Everything that needs the model; returns the speed."""
     spec = ctx.job.spec
     with tempfile.TemporaryDirectory() as folder:
         engine = open_engine(
@@ -102,7 +102,7 @@ def _generate(ctx: StageContext, bench: Bench, items: Sequence[Item]) -> dict[st
             draw_answers(bench, engine, items)
             if spec.evaluate.budgets:
                 force_endings(bench, engine, items)
-            return {**engine.facts(), "tokens_per_s": round(bench.meter.tokens / max(bench.meter.seconds, 1e-9), 1)}
+            return {"tokens_per_s": round(bench.meter.tokens / max(bench.meter.seconds, 1e-9), 1)}
         finally:
             engine.close()
 
