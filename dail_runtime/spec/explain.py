@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 
 from dail_runtime.spec.base import Section
 from dail_runtime.spec.job import DailJob, OverridesError, Settings
-from dail_runtime.spec.source import Complaint, Group, Items, LeadingZero, Path, Place, Scalar, Tree, scalars
+from dail_runtime.spec.tree import Complaint, FieldPath, Group, Items, LeadingZero, Place, Scalar, Tree, scalars
 
 QUOTED = re.compile(r"'([^']*)'")
 NUMERIC = re.compile(r"\b(?:int|float)\b")
@@ -52,7 +52,7 @@ def misread(tree: Tree) -> list[Complaint]:
     return found
 
 
-def locate(tree: Tree, path: Path) -> tuple[Tree | None, Place, Path]:
+def locate(tree: Tree, path: FieldPath) -> tuple[Tree | None, Place, FieldPath]:
     """The value at `path` (None where it is missing), the place to point at, and the path without union tags."""
     node: Tree = tree
     place = tree.place
@@ -77,14 +77,14 @@ def _is_tag(node: Group, part: str | int) -> bool:
     return kind is not None and isinstance(kind[1], Scalar) and kind[1].value == part
 
 
-def _explain_one(details: ErrorDetails, prefix: Path, root: type[Section], tree: Tree) -> Iterator[Complaint]:
+def _explain_one(details: ErrorDetails, prefix: FieldPath, root: type[Section], tree: Tree) -> Iterator[Complaint]:
     cause = details.get("ctx", {}).get("error")
     if isinstance(cause, OverridesError):
         for variant, section, err in cause.found:
             for inner in err.errors(include_url=False):
                 yield from _explain_one({**inner, "loc": (section, *inner["loc"])}, ("spec", "variants", variant), Settings, tree)
         return
-    loc: Path = details["loc"]
+    loc: FieldPath = details["loc"]
     node, place, path = locate(tree, (*prefix, *loc))
     # Point at the value that is wrong, at the key that should not be there, at the group that lacks something.
     if node is not None and details["type"] != "extra_forbidden":
@@ -104,7 +104,7 @@ class Target:
     parents: tuple[type[Section], ...]
 
     @classmethod
-    def at(cls, root: type[Section], path: Path) -> Target:
+    def at(cls, root: type[Section], path: FieldPath) -> Target:
         """Follow `path` from `root`; indices, keys of free mappings and union tags lead to no field of their own."""
         info: FieldInfo | None = None
         sections: tuple[type[Section], ...] = (root,)
@@ -155,7 +155,7 @@ def _show(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _sentence(details: ErrorDetails, target: Target, path: Path) -> str:
+def _sentence(details: ErrorDetails, target: Target, path: FieldPath) -> str:
     kind, ctx, value = details["type"], details.get("ctx", {}), details["input"]
     shown = _show(value)
     if kind == "missing":

@@ -14,7 +14,8 @@ from dail_runtime.spec.explain import explain, locate, misread
 from dail_runtime.spec.job import DailJob
 from dail_runtime.spec.overrides import apply_override
 from dail_runtime.spec.secrets import find_secrets
-from dail_runtime.spec.source import Complaint, Group, Place, Scalar, SourceError, plain, read_tree
+from dail_runtime.spec.source import read_tree
+from dail_runtime.spec.tree import Complaint, Group, Place, Scalar, SourceError, plain
 
 MAX_BYTES = 256 * 1024
 """Largest job file; a ConfigMap and a person's patience hold little more."""

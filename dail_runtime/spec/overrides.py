@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dail_runtime.spec.source import Complaint, Group, Items, Place, Scalar, SourceError, Tree, read_tree
+from dail_runtime.spec.source import read_tree
+from dail_runtime.spec.tree import Complaint, Group, Items, Place, Scalar, SourceError, Tree
 
 TOP = ("apiVersion", "kind", "metadata", "spec")
 

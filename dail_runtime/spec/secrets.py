@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 
-from dail_runtime.spec.source import Complaint, Tree, scalars
+from dail_runtime.spec.tree import Complaint, Tree, scalars
 
 SECRETS = {
     "a Hugging Face token": re.compile(r"\bhf_[A-Za-z0-9]{20,}"),

@@ -1,4 +1,4 @@
-"""A job file as a tree of values that remember where they were written.
+"""Reads the text of a job file into a tree.
 
 YAML is read by the rules of YAML 1.2 (`no` and `on` are texts, `1e-3` is a number), built from the parser's events without
 recursion, so that neither deep nesting nor a bomb of aliases can exhaust the machine.
@@ -7,108 +7,17 @@ recursion, so that neither deep nesting nor a bomb of aliases can exhaust the ma
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import yaml
 
+from dail_runtime.spec.tree import Complaint, Group, Items, LeadingZero, Place, Scalar, SourceError, Tree
+
 MAX_NODES = 20_000
 """Most values of a job file, aliases counted as often as they are used."""
 MAX_DEPTH = 64
 """Deepest nesting of a job file."""
-
-Path = tuple[str | int, ...]
-
-
-@dataclass(frozen=True, order=True)
-class Place:
-    """Where something was written: a file with line and column (both from 1), or an override."""
-
-    source: str
-    line: int = 0
-    column: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
-
-
-@dataclass(frozen=True, order=True)
-class Complaint:
-    """One thing that is wrong, where, and the remedy."""
-
-    place: Place
-    field: str
-    sentence: str
-
-    def __str__(self) -> str:
-        return ": ".join(part for part in (str(self.place), self.field, self.sentence) if part)
-
-
-@dataclass(frozen=True)
-class LeadingZero:
-    """A plain `010`: 8 in YAML 1.1, 10 in YAML 1.2. Neither a number nor a text, so that no field takes it for either."""
-
-    text: str
-
-
-@dataclass
-class Scalar:
-    """A single value."""
-
-    place: Place
-    text: str
-    value: Any
-    plain: bool
-
-
-@dataclass
-class Group:
-    """A mapping: key -> (place of the key, value)."""
-
-    place: Place
-    items: dict[str, tuple[Place, Tree]] = field(default_factory=dict)
-
-
-@dataclass
-class Items:
-    """A list."""
-
-    place: Place
-    items: list[Tree] = field(default_factory=list)
-
-
-Tree = Scalar | Group | Items
-
-
-class SourceError(Exception):
-    """The text cannot be read at all; holds every complaint found up to there."""
-
-    def __init__(self, complaints: list[Complaint]) -> None:
-        super().__init__("\n".join(map(str, complaints)))
-        self.complaints = complaints
-
-
-def plain(tree: Tree) -> Any:
-    """The tree as dicts, lists and scalars."""
-    if isinstance(tree, Group):
-        return {key: plain(value) for key, (_, value) in tree.items.items()}
-    if isinstance(tree, Items):
-        return [plain(value) for value in tree.items]
-    return tree.value
-
-
-def scalars(tree: Tree, path: Path = ()) -> Iterator[tuple[Path, Scalar]]:
-    """Every scalar with its path."""
-    if isinstance(tree, Scalar):
-        yield path, tree
-    elif isinstance(tree, Group):
-        for key, (_, value) in tree.items.items():
-            yield from scalars(value, (*path, key))
-    else:
-        for index, value in enumerate(tree.items):
-            yield from scalars(value, (*path, index))
-
 
 INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)|0o[0-7]+|0x[0-9a-fA-F]+")
 FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
