@@ -64,7 +64,7 @@ class View:
         if self._clock() - self._spoke < QUIET:
             return
         self._spoke = self._clock()
-        self._line(", ".join([f"{_number(done)}/{_number(total)} {unit}", *_figures(figures), *_left(left)]))
+        self._line(", ".join([f"{number_told(done)}/{number_told(total)} {unit}", *figures_told(figures), *_left(left)]))
 
     def say(self, sentence: str) -> None:
         """A sentence of the stage."""
@@ -129,7 +129,9 @@ class LiveView(View):
     def progress(self, done: float, total: float, unit: str, figures: Mapping[str, float]) -> None:
         """See View."""
         if self._row is not None:
-            told = "  ".join([f"{_number(done)}/{_number(total)} {unit}", *_figures(figures), *_left(self._eta.left(done, total))])
+            told = "  ".join(
+                [f"{number_told(done)}/{number_told(total)} {unit}", *figures_told(figures), *_left(self._eta.left(done, total))]
+            )
             self._bar.update(self._row, completed=done, total=total, told=output.printable(told))
 
     def done(self, seconds: float, counts: Mapping[str, Any]) -> None:
@@ -158,19 +160,21 @@ def view_for_stderr() -> View:
     return LiveView() if output.is_terminal(sys.stderr) else View()
 
 
-def _number(value: float) -> str:
+def number_told(value: float) -> str:
+    """A count with its thousands apart, anything else with three digits: `12 000`, `0.412`."""
     return f"{value:,.0f}".replace(",", " ") if value == int(value) else f"{value:.3g}"
 
 
-def _figures(figures: Mapping[str, float]) -> list[str]:
+def figures_told(figures: Mapping[str, float]) -> list[str]:
+    """Figures of a stage in words: `1 234 tokens/s`, `loss 0.412`."""
     return [_named(name, value) for name, value in figures.items()]
 
 
 def _named(name: str, value: float) -> str:
     if name.endswith("_per_s"):
-        return f"{_number(round(value))} {name.removesuffix('_per_s').replace('_', ' ')}/s"
+        return f"{number_told(round(value))} {name.removesuffix('_per_s').replace('_', ' ')}/s"
     words = name.replace("_", " ")
-    return f"{_number(value)} {words}" if isinstance(value, int) else f"{words} {value:.3g}"
+    return f"{number_told(value)} {words}" if isinstance(value, int) else f"{words} {value:.3g}"
 
 
 def _left(seconds: float | None) -> list[str]:
@@ -183,5 +187,5 @@ def _counts(counts: Mapping[str, Any]) -> str:
     ]
     dropped = counts.get("dropped")
     if isinstance(dropped, Mapping):
-        told += [f"{_number(n)} dropped ({str(reason).replace('_', ' ')})" for reason, n in dropped.items() if n]
+        told += [f"{number_told(n)} dropped ({str(reason).replace('_', ' ')})" for reason, n in dropped.items() if n]
     return ", ".join(told)

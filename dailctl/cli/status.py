@@ -9,6 +9,7 @@ import typer
 
 from dailctl import output
 from dailctl.cli.options import STORE, JobFile, Name, Output, Storage
+from dailctl.progress import figures_told, number_told
 
 if TYPE_CHECKING:
     from dail_runtime.stages.jobs import TaskState
@@ -122,9 +123,9 @@ def _cell(row: dict[str, Any], column: str) -> str:
             return output.age(datetime.fromisoformat(row["started"]) if row["started"] else None)
         case "progress":
             progress = row["progress"]
-            return f"{progress['done']:g}/{progress['total']:g} {progress['unit']}" if progress["total"] else "-"
+            return f"{number_told(progress['done'])}/{number_told(progress['total'])} {progress['unit']}" if progress["total"] else "-"
         case "rate":
-            return ", ".join(f"{value:.3g} {name}" for name, value in row["progress"]["figures"].items()) or "-"
+            return ", ".join(figures_told(row["progress"]["figures"])) or "-"
         case "gain":
             return {True: "yes", False: "no", None: "-"}[row["gain"]]
     value = row[column]
