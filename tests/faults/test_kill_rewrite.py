@@ -1,44 +1,80 @@
-"""A rewrite that is killed with SIGKILL and started again leaves what an undisturbed one leaves."""
+"""A rewrite, and a teacher check, that are killed with SIGKILL and started again leave what undisturbed ones leave."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from dail_runtime.models import load_tokenizer
+from dail_runtime.records import Problem, Rollout, Sample, from_jsonl
+from dail_runtime.spec import DailJob
+from dail_runtime.stages.run import run_task
 from dail_runtime.store import read_manifest
-from tests.support.rollouts import data_job, saved, write_rows
-from tests.support.stage_process import assert_same_results, finish_stage, run_stage
+from tests.support.rollouts import data_job, finish_rewrite, saved, write_rows
+from tests.support.stage_process import SavedRun, assert_same_results, run_stage
 from tests.support.tiny import make_tiny_model
 
-TASK = "rewrite/tuned"
+pytestmark = pytest.mark.slow
 
 
-@pytest.mark.slow
-def test_a_killed_rewrite_gives_the_same_traces(tmp_path: Path) -> None:
-    model = make_tiny_model(tmp_path / "model")
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As in the stage's own process: the number of threads is part of the promise."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def job_of(folder: Path, **rewrite: Any) -> DailJob:
+    model = make_tiny_model(folder / "model")
     rows = [{"problem": f"What is {n} times {n}?", "solution": f"\\boxed{{{n * n}}}"} for n in range(12)]
-    data = {"solutions": write_rows(tmp_path / "x.jsonl", rows), "evaluation": [{"name": "test", "path": str(tmp_path / "x.jsonl")}]}
-    sections = {
-        "model": {"id": str(model)},
-        # 36 responses in 16 slots: at the kill some problems are done, some under way and some not begun.
-        "rewrite": {
-            "policy": {"kind": "mixed", "tau": 0.05, "tries": 2},
-            "samples": 3,
-            "maxTokens": 80,
-            "engine": {"kind": "transformers", "batchSize": 16},
-        },
-    }
-    disturbed, calm = (saved(data_job(data, **sections), tmp_path / name) for name in ("disturbed", "calm"))
+    test = write_rows(folder / "t.jsonl", [{"problem": "Something else?", "answer": 1}])
+    data = {"solutions": write_rows(folder / "x.jsonl", rows), "evaluation": [{"name": "test", "path": test}]}
+    engine = {"kind": "transformers", "batchSize": 16}
+    return data_job(data, model={"id": str(model)}, rewrite={"samples": 3, "maxTokens": 60, "engine": engine, **rewrite})
+
+
+def finish(run: SavedRun, job: DailJob, task: str) -> None:
+    run_task(run.root, job, {}, task, lambda _: None)
+
+
+def test_a_killed_rewrite_gives_the_same_traces(tmp_path: Path) -> None:
+    # 36 responses in 16 slots: at the kill some problems are done, some under way and some not begun.
+    job = job_of(tmp_path, policy={"kind": "mixed", "tau": 0.05, "tries": 2})
+    disturbed, calm = (saved(job, tmp_path / name) for name in ("disturbed", "calm"))
     for run in (disturbed, calm):
-        finish_stage(run, "prepare")
-    finish_stage(calm, TASK)
-    # Its attempt's record, the engine's facts and two rollouts are written then.
-    assert run_stage(disturbed, TASK, kill_after=4).killed
-    assert read_manifest(disturbed.at(TASK)) is None
-    there = {info.key for info in disturbed.at(TASK).list("rollouts/")}
-    assert 2 <= len(there) < 12
-    finish_stage(disturbed, TASK)
-    assert_same_results(disturbed.at(TASK), calm.at(TASK))
-    for info in calm.at(TASK).list("rollouts/"):
-        assert disturbed.at(TASK).get(info.key) == calm.at(TASK).get(info.key)
+        finish(run, job, "prepare")
+    task = "rewrite/tuned"
+    finish(calm, job, task)
+    # Its attempt's record, the engine's facts and some rollouts are written then.
+    assert run_stage(disturbed, task, kill_after=5).killed
+    assert read_manifest(disturbed.at(task)) is None
+    assert 0 < len(list(disturbed.at(task).list("rollouts/"))) < 12
+    finish(disturbed, job, task)
+    assert_same_results(disturbed.at(task), calm.at(task))
+    for info in calm.at(task).list("rollouts/"):
+        assert disturbed.at(task).get(info.key) == calm.at(task).get(info.key)
+
+
+def test_a_killed_teacher_check_gives_the_same_figures(tmp_path: Path) -> None:
+    job = job_of(tmp_path)
+    eos = load_tokenizer(job.spec.model).eos_token_id
+    disturbed, calm = (saved(job, tmp_path / name) for name in ("disturbed", "calm"))
+    for run in (disturbed, calm):
+        finish(run, job, "prepare")
+        trace = Sample(index=0, ids=(40, 41, eos), text="\\boxed{9}", finish="stop", logprob=-1.0)
+        problems = from_jsonl(Problem, run.at("prepare").get("problems.jsonl"))
+        finish_rewrite(run, [Rollout(id=problem.id, samples=(trace,)) for problem in problems])
+        finish(run, job, "select/tuned")
+    task = "check/tuned"
+    finish(calm, job, task)
+    # Killed between drawing and scoring: the drawn responses are taken up again.
+    assert run_stage(disturbed, task, kill_after=2).killed
+    assert read_manifest(disturbed.at(task)) is None
+    finish(disturbed, job, task)
+    assert_same_results(disturbed.at(task), calm.at(task))
