@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from dail_runtime.errors import DataError, Interrupted, ModelError, ResultError
+from dail_runtime.evaluate.meter import Meter
 from dail_runtime.evaluate.records import RESPONSES, RESULTS, SUMMARY, ProblemResult, Summary
 from dail_runtime.models import load_tokenizer
 from dail_runtime.records import Problem, Rollout, to_jsonl
@@ -333,3 +334,16 @@ def test_hostile_ids_stay_inside_the_stage(bed: Callable[..., Bed]) -> None:
     run = bed(sets={"dev": problems})
     assert run.run()["right"] == 20
     assert len([key for key in run.objects() if key.startswith(RESULTS)]) == 5
+
+
+def test_a_resumed_evaluation_counts_on_from_where_it_was() -> None:
+    notes = Notes()
+    meter = Meter(notes, lambda: None)
+    with meter.generating(done=3, total=5, unit="problems", each=4):
+        meter.tick(2, 100)  # half of a problem
+        meter.add(200)
+        meter.tick(2, 200)  # the engine has not counted that problem's last responses yet
+        meter.tick(9, 300)
+    assert [update[:2] for update in notes.updates] == [(3.5, 5), (4, 5), (4, 5), (5, 5)]
+    assert meter.tokens == 200
+    assert meter.seconds > 0
