@@ -20,6 +20,10 @@ from dail_runtime.stages.jobs import load_saved_job
 from dail_runtime.stages.run import run_task
 from dail_runtime.store import open_store
 
+# Threads of the CPU's matrix library that wait by spinning cost a stage ten times its speed as soon as anyone else uses a
+# core: a half-step waits for a thread that is not running. It is read when torch is loaded, which only a stage does.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run the task; returns the exit code."""
