@@ -213,6 +213,19 @@ def test_lists_go_over_pages(bucket: Bucket) -> None:
     assert [info.key for info in bucket.store("many").list()] == [f"{n:05d}" for n in range(1100)]
 
 
+def test_lists_are_sorted_where_the_server_does_not_sort(bucket: Bucket) -> None:
+    store = bucket.store("p")
+    for key in ("a", "b", "c"):
+        store.put(key, b"1")
+
+    def reverse(parsed: dict[str, list[object]], **_: object) -> None:
+        parsed["Contents"].reverse()
+
+    client = store._connection.client("p")
+    client.meta.events.register("after-call.s3.ListObjectsV2", reverse)
+    assert [info.key for info in store.list()] == ["a", "b", "c"]
+
+
 def test_stores_share_one_client_between_threads_and_prefixes(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     real = boto3.session.Session

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -260,6 +260,40 @@ def test_a_file_someone_else_put_there_is_read_unchecked(store: FileStore, tmp_p
     assert [info.key for info in store.list()] == ["a", "foreign"]
 
 
+def test_content_is_durable_before_it_gets_its_name_and_names_follow(
+    store: FileStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    durable: list[int] = []
+    named: list[tuple[str, bool]] = []
+    real_sync, real_replace, real_link = os.fsync, Path.replace, Path.hardlink_to
+
+    def sync(fd: int) -> None:
+        real_sync(fd)
+        durable.append(os.fstat(fd).st_ino)
+
+    def replace(temp: Path, path: Path) -> Path:
+        named.append((path.name, temp.stat().st_ino in durable))
+        return real_replace(temp, path)
+
+    def link(path: Path, temp: Path) -> None:
+        named.append((path.name, temp.stat().st_ino in durable))
+        real_link(path, temp)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(Path, "replace", replace)
+    monkeypatch.setattr(Path, "hardlink_to", link)
+    store.put("a/b/put", b"1")
+    store.create("a/b/create", b"1")
+    store.get_file("a/b/put", tmp_path / "copy")
+    assert named == [("put", True), ("create", True), ("copy", True)]
+    for folder in ("store/a/b", "store/a", "store", "."):
+        assert (tmp_path / folder).stat().st_ino in durable
+    # An overwrite needs its digest on the disk, beside the content's.
+    durable.clear()
+    store.put("a/b/put", b"2")
+    assert (tmp_path / "store/a/b/.dail/put.sha256").stat().st_ino in durable
+
+
 def test_names_no_key_can_have_and_special_files_are_no_objects(store: FileStore, tmp_path: Path) -> None:
     store.put("a", b"1")
     root = tmp_path / "store"
@@ -352,6 +386,20 @@ def test_a_reader_overtaken_by_many_writes_reads_again(store: FileStore, monkeyp
         monkeypatch.undo()
         assert found in (b"29", store.head("k"))
     assert (tmp_path / "copy").read_bytes() == b"29"
+
+
+def test_a_create_that_loses_late_leaves_no_digest_behind(store: FileStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    real = disk.write_chunks
+
+    def slower_than_another(fd: int, chunks: Iterable[bytes]) -> tuple[int, str]:
+        monkeypatch.undo()
+        FileStore(tmp_path / "store").put("k", b"winner")
+        return real(fd, chunks)
+
+    monkeypatch.setattr(disk, "write_chunks", slower_than_another)
+    assert store.create("k", b"loser") is False
+    assert store.get("k") == b"winner"
+    assert digests.read_digests(tmp_path / "store" / "k") == {hashlib.sha256(b"winner").hexdigest()}
 
 
 def test_head_knows_the_digest_also_after_overwrites(store: FileStore) -> None:
