@@ -37,6 +37,8 @@ class Course:
         """Steps of the warm-up objective; they come first."""
         self.total = self.warmup + max(1, round(spec.epochs * self.per_epoch))
         """Steps in all."""
+        self.reference_epochs = (self.total - self.warmup) / self.per_epoch
+        """Epochs that come after the warm-up, and compare with references where the objective does."""
         self._order: tuple[int, tuple[int, ...]] = (-1, ())
 
     def __getitem__(self, step: int) -> Step:
@@ -50,10 +52,6 @@ class Course:
         warming = self._spec.warmup is not None and step < self.warmup
         objective = self._spec.warmup.objective if warming and self._spec.warmup is not None else self._spec.objective
         return Step(objective, (step + 1) / self.per_epoch, rows)
-
-    def uses_references_for(self) -> float:
-        """Epochs that compare with the references, for deciding whether keeping their hidden states pays."""
-        return (self.total - self.warmup) / self.per_epoch
 
 
 def micro_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:

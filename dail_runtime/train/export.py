@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,11 @@ def save_adapter(student: Student, out: Store, *, base: str, revision: str | Non
     config.base_model_name_or_path, config.revision = base, revision
     with tempfile.TemporaryDirectory(prefix="dail-adapter-") as folder:
         student.peft.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
+        path = Path(folder, "adapter_config.json")
+        written = json.loads(path.read_text(encoding="utf-8"))
+        # peft keeps the names in a set, whose order differs from process to process.
+        written["target_modules"] = sorted(written["target_modules"])
+        path.write_text(json.dumps(written, indent=2), encoding="utf-8")
         _upload(Path(folder), out.at(ADAPTER))
 
 

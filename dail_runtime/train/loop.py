@@ -21,7 +21,7 @@ from dail_runtime.train.adapter import Student
 from dail_runtime.train.batches import Course, Step, collate, micro_batches
 from dail_runtime.train.checkpoint import Checkpoint, Checkpoints, random_states, restore_random_states
 from dail_runtime.train.data import REFERENCES, Row
-from dail_runtime.train.loss import TokenFigures, fused_loss
+from dail_runtime.train.loss import fused_loss
 from dail_runtime.train.memory import out_of_memory_says
 from dail_runtime.train.references import References, choose_keeping
 from dail_runtime.train.schedule import learning_rate
@@ -78,7 +78,7 @@ class Training:
         random.seed(self._seed)
         torch.manual_seed(self._seed)
         step = self.resumed_at = self._resume()
-        references = self._references()
+        references = self.references()
         while step < self.course.total:
             self._stop_if_asked(step)
             plan = self.course[step]
@@ -93,45 +93,55 @@ class Training:
             if step % self._spec.checkpoint_every == 0 or step == self.course.total:
                 self._save(step)
 
-    def _step(self, number: int, plan: Step, references: References) -> dict[str, Any]:
-        """One optimiser step; returns its line of the curves."""
-        began = time.perf_counter()
-        spec, student = self._spec, self._student
+    def accumulate(self, plan: Step, references: References) -> dict[str, float]:
+        """Add the gradient of a step's loss, the mean over all its response tokens, to the adapter; returns the mean figures.
+
+        Exact by tokens: the result does not depend on how the traces are split into micro-batches.
+        """
+        spec, student, names = self._spec, self._student, REFERENCES[plan.objective]
         rows = [self._rows[one] for one in plan.rows]
         tokens = sum(len(row.response) for row in rows)
         sums: dict[str, Tensor] = {}
         lengths = [len(row.prompts["student"]) + len(row.response) - 1 for row in rows]
         for group in micro_batches(lengths, spec.micro_batch_tokens):
             batch = collate([rows[one].prompts["student"] for one in group], [rows[one].response for one in group], student.device)
-            names = REFERENCES[plan.objective]
-            states = dict(zip(names, references.of([plan.rows[one] for one in group], batch.labels), strict=True)) if names else {}
+            states = references.of([plan.rows[one] for one in group], names, batch.labels)
             output = fused_loss(
                 student.hidden(batch),
                 student.head,
                 objective=plan.objective,
                 labels=batch.labels,
-                gamma=spec.gamma,
                 teacher=states.get("teacher"),
                 negative=states.get("negative"),
-                # The mean over all response tokens of the step, whatever micro-batch they are in.
+                gamma=spec.gamma,
                 weights=torch.full((len(batch.labels),), 1 / tokens, device=student.device),
                 reduction="sum",
                 chunk_tokens=spec.chunk_tokens,
             )
             torch.autograd.backward(output.loss)
-            _add(sums, output.tokens)
-        rate = learning_rate(number, total=self.course.total, warmup=spec.warmup_steps, peak=spec.learning_rate, schedule=spec.schedule)
-        for group_of_weights in self._optimizer.param_groups:
-            group_of_weights["lr"] = rate
-        norm = float(torch.nn.utils.clip_grad_norm_(student.trainable.values(), spec.max_grad_norm))
-        means = {name: float(total) / tokens for name, total in sums.items()}
+            for name in ("value", *FIGURES):
+                figure = getattr(output.tokens, name)
+                if figure is not None:
+                    sums[name] = sums.get(name, 0) + figure.sum(dtype=torch.float64)
+        return {name: float(total) / tokens for name, total in sums.items()}
+
+    def _step(self, number: int, plan: Step, references: References) -> dict[str, Any]:
+        """One optimiser step; returns its line of the curves."""
+        began = time.perf_counter()
+        spec, weights = self._spec, list(self._student.trainable.values())
+        means = self.accumulate(plan, references)
+        norm = float(torch.nn.utils.clip_grad_norm_(weights, spec.max_grad_norm))
         if not math.isfinite(means["value"]) or not math.isfinite(norm):
             raise ResultError(
-                f"step {number + 1}: the loss is {means['value']} and its gradient's norm {norm}; lower train.learningRate, "
-                "or set model.dtype to float32"
+                f"training step {number + 1}: the loss is {means['value']} and the norm of its gradient {norm}; "
+                "lower train.learningRate, or set model.dtype to float32"
             )
+        rate = learning_rate(number, total=self.course.total, warmup=spec.warmup_steps, peak=spec.learning_rate, schedule=spec.schedule)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
+        tokens = sum(len(self._rows[one].response) for one in plan.rows)
         return {
             "step": number + 1,
             "epoch": plan.epoch,
@@ -144,7 +154,7 @@ class Training:
             "tokens_per_s": tokens / (time.perf_counter() - began),
         }
 
-    def _references(self) -> References:
+    def references(self) -> References:
         """The references, kept as an earlier attempt kept them: the choice depends on free memory, and must not change half-way."""
         contexts = REFERENCES[self._spec.objective]
         per_token = self._student.head.weight.shape[1] * self._student.dtype.itemsize * len(contexts)
@@ -152,7 +162,7 @@ class Training:
         if setting == "auto" and self._keep is not None:
             setting = "off" if self._keep == "none" else "on"
         size = per_token * sum(len(row.response) for row in self._rows)
-        keeping = choose_keeping(setting, size=size, epochs=self.course.uses_references_for())
+        keeping = choose_keeping(setting, size=size, epochs=self.course.reference_epochs)
         self._keep = keeping.place
         sentence = keeping.sentence()
         if sentence is not None:
@@ -213,12 +223,3 @@ class Training:
             change += ", or set train.gradientCheckpointing to on"
         with out_of_memory_says(change):
             yield
-
-
-def _add(sums: dict[str, Tensor], figures: TokenFigures) -> None:
-    """Add the sums over tokens of each figure, in float64 so that their order hardly matters."""
-    for name in ("value", *FIGURES):
-        tensor = getattr(figures, name)
-        if tensor is not None:
-            total = tensor.sum(dtype=torch.float64)
-            sums[name] = sums[name] + total if name in sums else total

@@ -77,27 +77,25 @@ class References:
             keeping: Where they are kept.
         """
         self._student, self._rows, self._contexts, self._budget, self._keeping = student, rows, contexts, budget, keeping
-        self._kept: list[list[Tensor]] | None = None
+        self._kept: dict[tuple[int, Context], Tensor] | None = None
 
-    def of(self, rows: Sequence[int], labels: Tensor) -> list[Tensor]:
-        """Hidden states [tokens, H] of each reference for the responses of `rows`, one after the other.
+    def of(self, rows: Sequence[int], contexts: Sequence[Context], labels: Tensor) -> dict[Context, Tensor]:
+        """Hidden states [tokens, H] of each context for the responses of `rows`, one after the other.
 
         `labels` [tokens] are the ids that the student's rows predict; the references' must be the same.
         """
-        if self._keeping.place != "none":
-            if self._kept is None:
-                raise RuntimeError("the states have not been prepared")
-            states = [[self._kept[row][which] for row in rows] for which in range(len(self._contexts))]
-            return [torch.cat(one).to(labels.device, non_blocking=True) for one in states]
-        items = [(row, context) for context in self._contexts for row in rows]
-        found: list[Tensor | None] = [None] * len(items)
-        counts = [len(self._rows[row].response) for row in rows]
-        expected = [one for _ in self._contexts for one in torch.split(labels, counts)]
-        for position, tensor, ids in self._compute(items):
-            _same_response(self._rows[items[position][0]], ids, expected[position])
-            found[position] = tensor
-        whole = [tensor for tensor in found if tensor is not None]
-        return [torch.cat(whole[at * len(rows) : (at + 1) * len(rows)]) for at in range(len(self._contexts))]
+        items = [(row, context) for context in contexts for row in rows]
+        if self._kept is not None:
+            states = [self._kept[item].to(labels.device, non_blocking=True) for item in items]
+        else:
+            counts = [len(self._rows[row].response) for row in rows]
+            expected = [one for _ in contexts for one in torch.split(labels, counts)]
+            computed: dict[int, Tensor] = {}
+            for position, tensor, ids in self._compute(items):
+                _same_response(self._rows[items[position][0]], ids, expected[position])
+                computed[position] = tensor
+            states = [computed[position] for position in range(len(items))]
+        return {context: torch.cat(states[at * len(rows) : (at + 1) * len(rows)]) for at, context in enumerate(contexts)}
 
     def prepare(self, tick: Callable[[int, int], None]) -> None:
         """Where the states are kept, compute all of them now; `tick(done, total)` is called after each.
@@ -115,8 +113,7 @@ class References:
             _same_response(row, ids, torch.tensor(row.response, device=ids.device))
             places[position].copy_(tensor)
             tick(done, len(items))
-        step = len(self._contexts)
-        self._kept = [places[at : at + step] for at in range(0, len(places), step)]
+        self._kept = dict(zip(items, places, strict=True))
 
     def _compute(self, items: Sequence[tuple[int, Context]]) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Yield (position in items, hidden states, ids of the response) of each item, in whatever order packs best."""

@@ -1,0 +1,105 @@
+"""The stage train over a tiny model: what it writes, what it counts, and its errors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from dail_runtime.errors import ModelError, ResultError
+from dail_runtime.stages.jobs import load_saved_job
+from dail_runtime.stages.run import run_task
+from dail_runtime.store import Manifest
+from tests.support.stage_process import SavedRun
+from tests.support.tiny import make_tiny_model
+from tests.support.training import finish, training_run
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+def run(saved: SavedRun, task: str = "train/tuned") -> Manifest:
+    job, content = load_saved_job(saved.root, saved.digest)
+    return run_task(saved.root, job, content, task, lambda _: None)
+
+
+def fetch(saved: SavedRun, folder: Path, prefix: str, task: str = "train/tuned") -> Path:
+    store = saved.at(task).at(prefix)
+    for info in store.list():
+        path = folder / prefix / info.key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        store.get_file(info.key, path)
+    return folder / prefix
+
+
+def test_the_stage_leaves_an_adapter_a_merged_model_and_curves(model: Path, tmp_path: Path) -> None:
+    saved = training_run(model, tmp_path / "run", train={"objective": "contrastive", "epochs": 3})
+    manifest = run(saved)
+    keys = {info.key for info in manifest.objects}
+    assert {
+        "adapter/adapter_config.json",
+        "adapter/adapter_model.safetensors",
+        "model/model.safetensors",
+        "model/config.json",
+        "curves.jsonl",
+    } <= keys
+    assert {"model/tokenizer.json", "model/generation_config.json"} <= keys
+    assert not any("checkpoint" in key or key.endswith((".bin", ".pt", ".md")) for key in keys)
+    counts = manifest.counts
+    assert (counts["rows"], counts["steps"], counts["dropped"], counts["resumed_at_step"]) == (6, 6, {}, 0)
+    assert len(saved.at("train/tuned").get("curves.jsonl").splitlines()) == 6
+
+    folder = fetch(saved, tmp_path, "model")
+    merged = AutoModelForCausalLM.from_pretrained(folder).eval()
+    adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model), fetch(saved, tmp_path, "adapter")).eval()
+    ids = torch.tensor([AutoTokenizer.from_pretrained(folder)("What is 1 + 2?").input_ids])
+    with torch.no_grad():
+        torch.testing.assert_close(merged(ids).logits, adapted(ids).logits, rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(merged(ids).logits, AutoModelForCausalLM.from_pretrained(model)(ids).logits, atol=1e-2)
+    assert merged.config.tie_word_embeddings
+    assert json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["base_model_name_or_path"] == str(model)
+
+
+def test_variants_are_trained_by_their_own_settings(model: Path, tmp_path: Path) -> None:
+    variants = {
+        "nll": {"train": {"objective": "nll", "saveMerged": False}},
+        "sft": {"train": {"objective": "sft"}},
+        "other": {"train": {"reference": "other"}},
+    }
+    saved = training_run(model, tmp_path, train={"objective": "contrastive", "epochs": 1}, variants=variants)
+    for name in variants:
+        run(saved, f"train/{name}")
+    lines = {name: json.loads(saved.at(f"train/{name}").get("curves.jsonl").splitlines()[-1]) for name in variants}
+    assert {name: line["objective"] for name, line in lines.items()} == {"nll": "nll", "sft": "sft", "other": "contrastive"}
+    assert not list(saved.at("train/nll").list("model/"))
+    manifest = run(saved, "train/sft")
+    assert manifest.counts["boxes_added"] == 6
+    assert "sft: 6 of 6 expert solutions have no \\boxed answer" in manifest.counts["notes"][0]
+
+
+def test_nothing_to_learn_from_is_an_error_that_says_why(model: Path, tmp_path: Path) -> None:
+    saved = training_run(model, tmp_path, train={})
+    finish(saved, "select/tuned", {"kept.jsonl": b""})
+    with pytest.raises(ResultError, match=r"train/tuned: there is no trace to learn from \(select kept none\)"):
+        run(saved)
+
+
+def test_prompts_that_do_not_fit_are_counted(model: Path, tmp_path: Path) -> None:
+    saved = training_run(model, tmp_path, train={}, model={"id": str(model), "dtype": "float32", "maxLength": 96})
+    with pytest.raises(ResultError, match=r"\(6 prompt_too_long\)"):
+        run(saved)
+
+
+@pytest.mark.parametrize(("train", "says"), [({"lora": {"targets": ["c_attn"]}}, "no linear layer 'c_attn'")])
+def test_a_wrong_target_is_an_error_before_anything_is_written(train: dict[str, Any], says: str, model: Path, tmp_path: Path) -> None:
+    saved = training_run(model, tmp_path, train=train)
+    with pytest.raises(ModelError, match=says):
+        run(saved)
+    assert [info.key for info in saved.at("train/tuned").list() if not info.key.startswith("_")] == []

@@ -1,0 +1,142 @@
+"""The student: one copy of the weights, heads of several families, merging, and errors in sentences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    CohereConfig,
+    CohereForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
+
+from dail_runtime.errors import ModelError
+from dail_runtime.spec.train import LoraSpec
+from dail_runtime.train.adapter import Student, check_targets, merge, recomputes
+from dail_runtime.train.batches import collate
+from tests.support.tiny import make_tiny_model
+from tests.support.training import make_student, train_spec
+
+IDS = torch.tensor([[5, 9, 2, 7, 7, 1, 30, 12]])
+SHAPE = {
+    "vocab_size": 64,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+    "initializer_range": 0.5,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+
+
+def family(name: str) -> PreTrainedModel:
+    torch.manual_seed(0)
+    made: dict[str, Any] = {
+        "llama, untied": lambda: LlamaForCausalLM(LlamaConfig(**SHAPE, tie_word_embeddings=False)),
+        "gemma 2, soft-cap": lambda: Gemma2ForCausalLM(Gemma2Config(**SHAPE, final_logit_softcapping=3.0)),
+        "cohere, logit scale": lambda: CohereForCausalLM(CohereConfig(**SHAPE, logit_scale=0.3)),
+        "granite, logits scaling": lambda: GraniteForCausalLM(GraniteConfig(**SHAPE, logits_scaling=4.0)),
+    }
+    model: PreTrainedModel = made[name]()
+    return model.requires_grad_(False).eval()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.mark.parametrize("name", ["llama, untied", "gemma 2, soft-cap", "cohere, logit scale", "granite, logits scaling"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_head_makes_the_logits_of_every_family(name: str, dtype: torch.dtype) -> None:
+    student = Student(family(name).to(dtype), LoraSpec(r=2), seed=0, recompute=False)
+    student.check_head(IDS)
+
+
+def test_a_model_that_makes_its_logits_in_another_way_is_refused() -> None:
+    model = family("gemma 2, soft-cap")
+    student = Student(model, LoraSpec(r=2), seed=0, recompute=False)
+    model.lm_head.register_forward_hook(lambda _module, _inputs, logits: logits * 1.5)
+    with pytest.raises(ModelError, match="Gemma2ForCausalLM makes its logits in a way that dail's loss does not know"):
+        student.check_head(IDS)
+
+
+def test_there_is_one_copy_of_the_weights_and_training_leaves_them_alone(folder: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(folder).requires_grad_(False)
+    before = {one.data_ptr(): one.clone() for one in model.parameters()}
+    student = Student(model, LoraSpec(r=2), seed=0, recompute=False)
+    frozen = [one for one in student.peft.parameters() if not one.requires_grad]
+    assert {one.data_ptr() for one in frozen} == set(before)
+    batch = collate([(5, 6)], [(7, 8, 2)], torch.device("cpu"))
+    student.hidden(batch).sum().backward()
+    assert all(one.grad is None for one in frozen)
+    assert all(torch.equal(one, before[one.data_ptr()]) for one in frozen)
+
+
+def test_the_references_are_the_model_without_its_adapter_and_without_dropout(folder: Path) -> None:
+    spec = train_spec(lora={"r": 4, "dropout": 0.5})
+    fresh, moved = make_student(folder, spec), make_student(folder, spec, moved=0.2)
+    batch = collate([(5, 6, 7)], [(7, 8, 2)], torch.device("cpu"))
+    base = fresh.reference_hidden(batch)
+    assert torch.equal(moved.reference_hidden(batch), base)
+    assert torch.equal(moved.reference_hidden(batch), base)
+    assert not base.requires_grad
+    one, other = moved.hidden(batch), moved.hidden(batch)
+    assert one.requires_grad
+    assert not torch.allclose(one, other), "dropout is off while the student learns"
+
+
+def test_the_adapters_first_values_depend_on_the_seed_and_leave_the_global_generator_alone(folder: Path) -> None:
+    state = torch.get_rng_state()
+    one, same, other = (make_student(folder, train_spec(), seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(one.trainable[name], same.trainable[name]) for name in one.trainable)
+    assert any(not torch.equal(one.trainable[name], other.trainable[name]) for name in one.trainable)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_merged_model_is_the_base_plus_the_update_rounded_once(folder: Path, dtype: torch.dtype) -> None:
+    student = make_student(folder, train_spec(), moved=0.05, dtype=dtype)
+    name = "model.layers.0.mlp.up_proj.weight"
+    before = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).get_parameter(name).float()
+    factors = {
+        key[0]: weight for key, weight in ((key.split("lora_")[1], w) for key, w in student.trainable.items() if "0.mlp.up_proj" in key)
+    }
+    expected = (before + 2.0 * factors["B"] @ factors["A"]).to(dtype).detach()
+    with torch.no_grad():
+        adapted = student.causal.eval()(IDS).logits.float()
+    model = merge(student)
+    assert torch.equal(model.get_parameter(name), expected)
+    assert not any("lora" in name for name, _ in model.named_parameters())
+    with torch.no_grad():
+        merged = model(IDS).logits.float()
+    torch.testing.assert_close(merged, adapted, rtol=0, atol=1e-4 if dtype == torch.float32 else 0.1 * float(adapted.abs().max()))
+
+
+def test_a_target_that_matches_no_layer_is_an_error_that_names_the_layers(folder: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    for target in ("c_attn", "lm_head", "proj"):
+        with pytest.raises(ModelError, match=rf"train.lora.targets: .* has no linear layer '{target}' .* down_proj, gate_proj, k_proj"):
+            check_targets(model, ("q_proj", target))
+    check_targets(model, ("q_proj", "mlp.up_proj"))
+
+
+def test_gradient_checkpointing_is_automatic_over_500_m_parameters(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert [recomputes(setting, model) for setting in ("on", "off", "auto")] == [True, False, False]
+    monkeypatch.setattr(type(model), "num_parameters", lambda _: 500_000_001)
+    assert recomputes("auto", model)
