@@ -1,57 +1,50 @@
-"""`evaluate` killed with SIGKILL ends with what an undisturbed evaluation ends with."""
+"""An evaluation that is killed with SIGKILL and started again leaves what an undisturbed one leaves."""
 
 from __future__ import annotations
 
-import json
-import shutil
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from dail_runtime.evaluate.records import RESPONSES, RESULTS
-from dail_runtime.spec import DailJob
-from dail_runtime.spec.content import content_of
-from dail_runtime.store import open_store
-from tests.support.stage_process import SavedRun, assert_same_results, finish_stage, run_stage, save_run
+from dail_runtime.stages.run import run_task
+from dail_runtime.store import read_manifest
+from tests.support.rollouts import data_job, saved, write_rows
+from tests.support.stage_process import assert_same_results, run_stage
 from tests.support.tiny import make_tiny_model
 
-ROWS = [{"id": f"p{n}", "problem": f"What is {n} + {n}?", "solution": f"\\boxed{{{2 * n}}}"} for n in range(6)]
+PROBLEMS = 6
 
 
-def save(folder: Path, model: Path, name: str) -> SavedRun:
-    for file, rows in (("solutions", ROWS[:2]), ("dev", ROWS[2:])):
-        (folder / f"{file}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    job = DailJob.model_validate(
-        {
-            "apiVersion": "dail/v1alpha1",
-            "kind": "DailJob",
-            "metadata": {"name": name},
-            "spec": {
-                "model": {"id": str(model)},
-                "data": {
-                    "solutions": str(folder / "solutions.jsonl"),
-                    "evaluation": [{"name": "dev", "path": str(folder / "dev.jsonl")}],
-                },
-                "storage": {"uri": str(folder / "runs")},
-                "evaluate": {"samples": 3, "maxTokens": 16, "budgets": [8], "forcedTokens": 4, "temperature": 1.0},
-            },
-        }
-    )
-    return save_run(job, content_of(job), str(folder / "runs"))
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As in the stage's own process: the number of threads is part of the promise."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.mark.slow
-def test_a_killed_evaluation_ends_with_the_same_results(tmp_path: Path) -> None:
-    whole = save(tmp_path, make_tiny_model(tmp_path / "model"), "whole")
-    finish_stage(whole, "prepare")
-    shutil.copytree(tmp_path / "runs" / "whole", tmp_path / "runs" / "killed")
-    killed = replace(whole, root=open_store(str(tmp_path / "runs" / "killed")))
-    out = killed.at("evaluate/base")
-    finish_stage(whole, "evaluate/base")
-    # The process records its attempt, the answers of a problem, their grades, and dies with the next answers ungraded.
-    assert run_stage(killed, "evaluate/base", kill_after=4).killed
-    assert 1 <= len(list(out.list(RESPONSES))) <= 2
-    assert len(list(out.list(RESULTS))) < len(ROWS[2:])
-    finish_stage(killed, "evaluate/base")
-    assert_same_results(whole.at("evaluate/base"), out)
+@pytest.mark.usefixtures("one_thread")
+def test_a_killed_evaluation_gives_the_same_results(tmp_path: Path) -> None:
+    rows = [{"problem": f"What is {n} times {n}?", "answer": n * n} for n in range(PROBLEMS)]
+    solutions = write_rows(tmp_path / "x.jsonl", [{"problem": "Something else?", "solution": "It is \\boxed{1}."}])
+    data = {"solutions": solutions, "evaluation": [{"name": "dev", "path": write_rows(tmp_path / "dev.jsonl", rows)}]}
+    measured = {"samples": 3, "maxTokens": 24, "budgets": [8], "forcedTokens": 4, "temperature": 1.0}
+    job = data_job(data, model={"id": str(make_tiny_model(tmp_path / "model"))}, evaluate=measured)
+    disturbed, calm = (saved(job, tmp_path / name) for name in ("disturbed", "calm"))
+    task = "evaluate/base"
+    for run in (disturbed, calm):
+        run_task(run.root, job, {}, "prepare", lambda _: None)
+    run_task(calm.root, job, {}, task, lambda _: None)
+    # Its attempt's record, the answers to one problem, their grades and the answers to another are written then.
+    assert run_stage(disturbed, task, kill_after=4).killed
+    out = disturbed.at(task)
+    assert read_manifest(out) is None
+    assert 0 < len(list(out.list(RESPONSES))) < PROBLEMS
+    assert len(list(out.list(RESULTS))) < PROBLEMS
+    run_task(disturbed.root, job, {}, task, lambda _: None)
+    assert_same_results(out, calm.at(task))

@@ -185,3 +185,13 @@ def test_reading_hostile_text_takes_no_time(piece: str) -> None:
         assert same(gold, text, lambda _gold, _answer: False) in (True, False)
     last_boxed(text + r"\boxed{" + text)
     assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize(("opening", "closing"), [("(", ")"), (r"\{", r"\}"), ("((1,2),", ")"), ("{", "}"), (r"\text{", "}")])
+def test_reading_brackets_nested_hundreds_deep_takes_no_time(opening: str, closing: str) -> None:
+    depth = SIZE // len(opening + closing) - 1
+    text = opening * depth + "1" + closing * depth
+    started = time.process_time()
+    assert same("5", text, lambda _gold, _answer: False) is False
+    assert same(text, text.replace("1", "3"), lambda _gold, _answer: False) is False
+    assert time.process_time() - started < 2

@@ -55,6 +55,7 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     )
 )
 _EDGES = ' ,;:"`*'
+_MOST_BRACES = 20  # more around an answer are no way to write one
 _SINGLE = re.compile(r"([\^_])\{(\w)\}")
 _PRODUCT = re.compile(r"\\(?:cdot|times|ast)(?![A-Za-z])")
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
@@ -68,7 +69,9 @@ def clean(text: str) -> str:
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
     text = _trim(text)
-    while text.startswith("{") and text.endswith("}") and _closes_at_end(text):
+    for _ in range(_MOST_BRACES):
+        if not (text.startswith("{") and text.endswith("}") and _closes_at_end(text)):
+            break
         text = _trim(text[1:-1])
     whole = _TEXT.fullmatch(text)
     return _trim(whole[1]) if whole and any(char.isdigit() for char in text) else text
