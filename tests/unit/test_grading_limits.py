@@ -62,25 +62,39 @@ def test_the_memory_limit_ends_an_allocation_not_the_machine() -> None:
     assert b"MemoryError" in large.stderr
 
 
-def test_a_worker_that_dies_counts_as_a_crash_and_is_replaced(grader: Grader, monkeypatch: pytest.MonkeyPatch) -> None:
-    grader.same("1", "x")
-    worker, before = worker_of(grader), grader.crashes
-    ask = pool.Worker._read
+@pytest.mark.parametrize(("deaths", "same"), [(1, True), (2, False)])
+def test_a_worker_that_dies_is_replaced_and_asked_once_more(
+    grader: Grader, monkeypatch: pytest.MonkeyPatch, deaths: int, same: bool
+) -> None:
+    grader.same(str(deaths), "x")
+    before = grader.crashes
+    left = deaths
+    write = pool.Worker.ask
 
-    def dying(self: pool.Worker, seconds: float) -> bytes | None:
-        if self is worker:
+    def dying(self: pool.Worker, gold: str, answer: str) -> pool.Outcome:
+        nonlocal left
+        if left:
+            left -= 1
             os.kill(self._process.pid, signal.SIGKILL)
-        return ask(self, seconds)
+        return write(self, gold, answer)
 
-    monkeypatch.setattr(pool.Worker, "_read", dying)
-    assert not grader.same(r"5\sqrt{2}", r"\sqrt{50}+x-x")
-    assert grader.crashes == before + 1
-    assert grader.same(r"7\sqrt{2}", r"\sqrt{98}")
-    assert worker_of(grader) is not worker
+    monkeypatch.setattr(pool.Worker, "ask", dying)
+    assert grader.same(rf"{5 + deaths}\sqrt{{2}}", rf"\sqrt{{{2 * (5 + deaths) ** 2}}}") is same
+    assert grader.crashes == before + (not same)
+    assert grader.same(r"17\sqrt{2}", r"\sqrt{578}")
+
+
+def test_a_worker_outlives_the_signals_that_ask_the_stage_to_stop(grader: Grader) -> None:
+    assert grader.same(r"18\sqrt{2}", r"\sqrt{648}")
+    worker = worker_of(grader)
+    os.kill(worker._process.pid, signal.SIGTERM)
+    assert os.getpgid(worker._process.pid) != os.getpgid(0)  # Ctrl-C goes to a process group
+    assert grader.same(r"19\sqrt{2}", r"\sqrt{722}")
+    assert worker_of(grader) is worker
 
 
 def test_an_interrupt_never_leaves_a_reply_for_the_next_question(grader: Grader, monkeypatch: pytest.MonkeyPatch) -> None:
-    grader.same("1", "x")
+    grader.same("3", "x")
     with monkeypatch.context() as patch:
 
         def interrupted(_self: pool.Worker, _seconds: float) -> bytes:

@@ -32,17 +32,23 @@ class Worker:
         env = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         env |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-P", "-m", "dail_runtime.evaluate.grading.worker", str(seconds), str(megabytes)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env)
+        # A session of its own: Ctrl-C and signals to the stage's process group are the stage's to handle.
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env, start_new_session=True
+        )
         # Should the clock run on without CPU time being spent (a stopped process), this ends the wait.
         self._patience = 30 + 20 * seconds
         self._ended = False
         self.served = 0
-        if self._read(_START_SECONDS) is None:
+        try:
+            if self._read(_START_SECONDS) is None:
+                raise SetupError(
+                    "the grading worker does not start; install the extra `dail[runtime]` (math-verify), "
+                    "or see why with `python -m dail_runtime.evaluate.grading.worker 5 1024`"
+                )
+        except BaseException:
             self.close()
-            raise SetupError(
-                "the grading worker does not start; install the extra `dail[runtime]` (math-verify), "
-                "or see why with `python -m dail_runtime.evaluate.grading.worker 5 1024`"
-            )
+            raise
 
     def ask(self, gold: str, answer: str) -> Outcome:
         """Compare; on `timeout` and `crash` the process is gone."""
@@ -124,6 +130,11 @@ class WorkerPool:
             self._places.put(None)
 
     def _compare(self, pair: tuple[str, str]) -> Outcome:
+        outcome = self._compare_once(pair)
+        # Something else may have killed the worker (a system short of memory does): the answer is to blame if it happens again.
+        return self._compare_once(pair) if outcome == "crash" else outcome
+
+    def _compare_once(self, pair: tuple[str, str]) -> Outcome:
         worker = self._places.get()
         try:
             if worker is not None and not worker.usable:
