@@ -41,7 +41,7 @@ def landmarks(solution: str, *, answer: str | None = None, problem: str = "", li
     """
     final = answer if answer is not None else answer_from_solution(solution)
     text = _without_boxes(_NOISE.sub("", solution[:_READ]))
-    found = list(_results(text)) or _new_numbers(text, problem)
+    found = list(_results(text)) if _SIGN.search(text) else _new_numbers(text, problem)
     kept: dict[str, str] = {}
     for one in found:
         if len(kept) == limit:

@@ -26,6 +26,7 @@ from dail_runtime.prompts import landmarks
         ),
         ("a = 5 a day, b = 2 x + 1, c = 12 cm, d = 50%", ["5", "2 x + 1", "12", "50%"]),
         ("where n = number of cats, x == 3, y <= 4, z != 5, w >= 6; so n = 7", ["7"]),
+        (r"$9 \cdot 2 = \boxed{18}$", []),
         ("12 × 3 = 36 apples, 36 ÷ 4 = 9 → 9 each, 2 * 18 = 36", ["36", "9"]),
         ("unbalanced = (1 + 2, but c = 5", ["5"]),
         ("", []),
