@@ -56,7 +56,7 @@ def prefill(model: PreTrainedModel, ids: Sequence[int], max_length: int) -> Pref
         padded = -(-len(part) // _PAD) * _PAD
         tokens = torch.tensor([part + [0] * (padded - len(part))], device=device)
         places = torch.arange(start, start + padded, device=device)[None]
-        mask = cache.at(places, start + padded)
+        mask = cache.at(places, np.array([start + padded]))
         last = torch.tensor([len(part) - 1], device=device)
         # What follows the prompt in the last chunk is never seen; only models with a table of positions would trip over them.
         positions = places.clamp_max(max_length - 1)
@@ -157,7 +157,7 @@ class Batch:
         # Empty slots compute too, on position 0 of their own row, which the next response overwrites.
         places = np.where(self._active, self._start + self._drawn - 1, 0)
         positions = self._upload(places.reshape(-1, 1))
-        mask = self._cache.at(positions, int(places.max()) + 1)
+        mask = self._cache.at(positions, places.reshape(-1) + 1)
         fed = tokens.repeat(self._contexts)[:, None]
         out = self._model(fed, attention_mask=mask, position_ids=positions, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
         self._logits = out.logits[:, 0]
