@@ -18,21 +18,20 @@ from dail_runtime.rewrite.slots import SlotCache, block_size
 from dail_runtime.rewrite.streams import BLOCK, uniforms
 from dail_runtime.spec.rewrite import MixedPolicy
 
-CHUNK = 512
-"""Prompt tokens that are computed at once."""
 _PAD = 64
+"""The last chunk of a prompt is padded to a multiple of this."""
 
 
 @dataclass(frozen=True)
 class Prefill:
     """A prompt that the model has read."""
 
+    ids: tuple[int, ...]
+    """Its tokens."""
     cache: SlotCache
     """Its keys and values, one row."""
     logits: Tensor
     """[1, vocabulary]: those of the first response token."""
-    length: int
-    """Its tokens."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +44,30 @@ class Response:
     distance: float
 
 
+def chunk_size(device: torch.device) -> int:
+    """Prompt tokens that are computed at once, a multiple of the cache's block: enough to keep the device busy."""
+    return 128 if device.type == "cpu" else 512
+
+
 @torch.inference_mode()
-def prefill(model: PreTrainedModel, ids: Sequence[int], max_length: int) -> Prefill:
-    """Read one prompt, alone and in chunks whose shapes follow from its length: its numbers do not depend on other prompts."""
-    device = model.device
+def prefill(model: PreTrainedModel, ids: Sequence[int], max_length: int, before: Prefill | None = None) -> Prefill:
+    """Read one prompt, alone and in chunks whose shapes follow from its length: its numbers do not depend on other prompts.
+
+    Args:
+        max_length: Positions the model has.
+        before: An earlier prompt. Whole chunks that both begin with (worked examples, a system message) are copied from it:
+            computed again they would be the same to the last bit.
+    """
+    device, size = model.device, chunk_size(model.device)
     cache = SlotCache(1, block_size(device))
+    shared = 0
+    if before is not None:
+        while shared + size < len(ids) and before.ids[shared : shared + size] == tuple(ids[shared : shared + size]):
+            shared += size
+        cache.begin_like(before.cache, shared)
     logits = torch.empty(0)
-    for start in range(0, len(ids), CHUNK):
-        part = list(ids[start : start + CHUNK])
+    for start in range(shared, len(ids), size):
+        part = list(ids[start : start + size])
         padded = -(-len(part) // _PAD) * _PAD
         tokens = torch.tensor([part + [0] * (padded - len(part))], device=device)
         places = torch.arange(start, start + padded, device=device)[None]
@@ -62,7 +77,7 @@ def prefill(model: PreTrainedModel, ids: Sequence[int], max_length: int) -> Pref
         positions = places.clamp_max(max_length - 1)
         out = model(tokens, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=last)
         logits = out.logits[:, 0]
-    return Prefill(cache, logits, len(ids))
+    return Prefill(tuple(ids), cache, logits)
 
 
 class Batch:
@@ -114,7 +129,7 @@ class Batch:
             rows = torch.tensor(chosen, device=self._device) + context * self._slots
             self._cache.adopt(rows, prompt.cache)
             self._logits[rows] = prompt.logits
-            self._start[context, chosen] = prompt.length
+            self._start[context, chosen] = len(prompt.ids)
         self._active[chosen] = True
         self._drawn[chosen] = 0
         self._limit[chosen] = limit

@@ -82,6 +82,12 @@ class SlotCache(Cache):  # type: ignore[misc]  # transformers is untyped
         keys, values = self.keys[layer_idx][: self.blocks], self.values[layer_idx][: self.blocks]
         return Blocks(keys, self._reached), Blocks(values, self._reached)
 
+    def begin_like(self, other: SlotCache, positions: int) -> None:
+        """Start with copies of the first `positions` (whole blocks) of another cache of as many rows."""
+        blocks = positions // self.block
+        self.keys = [one[:blocks].clone() for one in other.keys]
+        self.values = [one[:blocks].clone() for one in other.values]
+
     def adopt(self, slots: Tensor, prefix: SlotCache) -> None:
         """Copy the one row of `prefix` to each of `slots` (int64)."""
         for layer in range(len(prefix.keys)):

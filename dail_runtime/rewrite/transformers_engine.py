@@ -65,6 +65,7 @@ class TransformersGenerator:
         self._length, self._asked, self._responses = length, batch_size, responses
         self._room = Room(model.device, model)
         self._chosen = 0
+        self._latest: dict[int, Prefill] = {}
 
     @classmethod
     def open(
@@ -82,6 +83,7 @@ class TransformersGenerator:
     def close(self) -> None:
         """Let go of the model and its memory."""
         self._model = None
+        self._latest.clear()
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -140,8 +142,9 @@ class TransformersGenerator:
                 f"{request.key}: a prompt of {longest} tokens leaves no room for a response within {self._length}; "
                 "shorten the problem or raise model.maxLength"
             )
-        prompts = tuple(prefill(self._model, ids, self._length) for ids in request.contexts)
-        return _Job(request, prompts, limit, list(request.samples))
+        for context, ids in enumerate(request.contexts):
+            self._latest[context] = prefill(self._model, ids, self._length, self._latest.get(context))
+        return _Job(request, tuple(self._latest[context] for context in range(contexts)), limit, list(request.samples))
 
     def _batch(self, job: _Job, sampling: Sampling, contexts: int) -> Batch:
         assert self._model is not None
@@ -163,7 +166,7 @@ class TransformersGenerator:
             job.request.key,
             self._chosen,
             position=job.prompts[0].cache.bytes_per_position(),
-            length=max(prompt.length for prompt in job.prompts) + job.limit,
+            length=max(len(prompt.ids) for prompt in job.prompts) + job.limit,
             vocabulary=job.prompts[0].logits.shape[-1],
             contexts=contexts,
         )

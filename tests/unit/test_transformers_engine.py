@@ -23,7 +23,7 @@ from dail_runtime.rewrite.streams import BLOCK, uniforms
 from dail_runtime.rewrite.text import Decoder
 from dail_runtime.rewrite.transformers_engine import TransformersGenerator
 from dail_runtime.spec.model import ModelSpec
-from dail_runtime.spec.rewrite import DirectPolicy, MixedPolicy, TransformersEngine, VllmEngine
+from dail_runtime.spec.rewrite import DirectPolicy, MixedPolicy, TransformersEngine, VllmHttpEngine
 from tests.support.tiny import Style, make_tiny_model
 
 CPU = torch.device("cpu")
@@ -92,7 +92,7 @@ def logits_after(model: PreTrainedModel, ids: Sequence[int]) -> torch.Tensor:
 def test_greedy_decoding_agrees_with_transformers_own(folders: dict[Style, Path], style: Style) -> None:
     spec = ModelSpec(id=str(folders[style]))
     model = load_model(spec, device=CPU)
-    # Around block and chunk borders; the last takes two chunks.
+    # Around block and chunk borders; the last takes five chunks.
     prompts = [prompt(length, length) for length in (1, 63, 64, 65, 600)]
     expected = [
         model.generate(
@@ -153,6 +153,24 @@ def test_samples_do_not_depend_on_order_neighbours_or_interruptions(
     stopped.close()
     rest = drawn(generator(spec), [request for request in asked if request.key != first.key], how)
     assert rest | {first.key: samples} == whole
+
+
+def test_what_prompts_begin_with_in_common_is_computed_once_and_changes_nothing(spec: ModelSpec) -> None:
+    common = prompt(1, 300)
+    asked = [Request(str(n), ((*common, *prompt(2 + n, 40 + 30 * n)),), (0, 1), n) for n in range(4)]
+    asked.append(Request("same", (common[:256],), (0,), 9))
+    asked.append(Request("other", (prompt(8, 300),), (0,), 9))
+    how = sampling(max_tokens=20)
+    engine = generator(spec)
+    read: list[int] = []
+    assert engine._model is not None
+    hook = engine._model.register_forward_pre_hook(lambda _module, inputs: read.append(inputs[0].numel()))
+    together = drawn(engine, asked, how)
+    hook.remove()
+    # Chunks of 128 tokens; steps read 16. 340, 370, 400 and 430 tokens share 256; of 256 tokens the last chunk is always read.
+    assert [size for size in read if size != 16] == [128, 128, 128, 128, 128, 64, 128, 64, 128, 128, 128, 64]
+    for request in asked:
+        assert drawn(generator(spec), [request], how)[request.key] == together[request.key]
 
 
 def test_an_eos_as_the_first_token_ends_the_response(spec: ModelSpec) -> None:
@@ -263,7 +281,7 @@ def test_the_automatic_batch_size_follows_from_model_machine_and_task(spec: Mode
     assert room.automatic(**shape, contexts=1, responses=33) == 48
     assert room.automatic(**shape, contexts=2, responses=33) == 40
     room.parameters = 135_000_000
-    assert room.automatic(**shape, contexts=1, responses=None) == 32
+    assert room.automatic(**shape, contexts=1, responses=None) == 64
 
 
 def test_models_that_the_cache_cannot_hold_are_refused(spec: ModelSpec) -> None:
@@ -308,8 +326,8 @@ def test_open_engine_loads_what_the_job_names(spec: ModelSpec) -> None:
     assert len(samples) == 2
     assert engine.facts() == {"batch_size": 32}
     engine.close()
-    with pytest.raises(SpecError, match="no engine 'vllm'"):
-        open_engine(VllmEngine(kind="vllm"), spec)
+    with pytest.raises(SpecError, match="no engine 'vllm-http'"):
+        open_engine(VllmHttpEngine(kind="vllm-http"), spec)
 
 
 def test_problem_seeds_differ_by_every_part_of_the_name() -> None:
