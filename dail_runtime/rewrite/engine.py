@@ -13,7 +13,7 @@ from dail_runtime.errors import SpecError
 from dail_runtime.records import Sample
 from dail_runtime.spec.model import ModelSpec
 from dail_runtime.spec.rewrite import Engine as EngineSpec
-from dail_runtime.spec.rewrite import Policy, TransformersEngine
+from dail_runtime.spec.rewrite import Policy, TransformersEngine, VllmEngine
 
 Tick = Callable[[int, int], None]
 """Called about once a second with (samples finished, tokens drawn) since `generate` began; it may raise to stop the work."""
@@ -98,4 +98,8 @@ def open_engine(engine_spec: EngineSpec, model_spec: ModelSpec, *, adapter: Path
         from dail_runtime.rewrite.transformers_engine import TransformersGenerator
 
         return TransformersGenerator.open(engine_spec, model_spec, adapter=adapter, responses=responses)
-    raise SpecError(f"rewrite.engine.kind: this version of dail has no engine {engine_spec.kind!r}; use `transformers`")
+    if isinstance(engine_spec, VllmEngine):
+        from dail_runtime.rewrite.vllm_engine import VllmGenerator
+
+        return VllmGenerator.open(engine_spec, model_spec, adapter=adapter)
+    raise SpecError(f"rewrite.engine.kind: this version of dail has no engine {engine_spec.kind!r}; use `transformers` or `vllm`")

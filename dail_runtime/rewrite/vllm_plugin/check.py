@@ -1,0 +1,90 @@
+"""Refuses a vLLM that the plugin does not fit: another version, a hook that changed, or settings that break the lockstep."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import Any
+
+from dail_runtime.errors import SetupError
+from dail_runtime.rewrite.vllm_plugin import LOGPROBS_MODE, PROCESSOR
+
+VERSION = "0.32"
+"""The series of vLLM whose scheduler the plugin was written for and is tested with."""
+
+HOOKS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("vllm.v1.core.sched.scheduler:Scheduler", "add_request", ("self", "request")),
+    ("vllm.v1.core.sched.scheduler:Scheduler", "schedule", ("self", "throttle_prefills")),
+    ("vllm.v1.core.sched.scheduler:Scheduler", "update_from_output", ("self", "scheduler_output", "model_runner_output")),
+    ("vllm.v1.core.sched.scheduler:Scheduler", "finish_requests", ("self", "request_ids", "finished_status")),
+    ("vllm.v1.core.sched.scheduler:Scheduler", "get_num_unfinished_requests", ("self",)),
+    ("vllm.v1.core.sched.scheduler:Scheduler", "_free_request", ("self", "request", "delay_free_blocks")),
+    ("vllm.v1.core.sched.scheduler:Scheduler", "_preempt_request", ("self", "request", "timestamp", "drop_stale_output")),
+    (
+        "vllm.v1.core.sched.scheduler:Scheduler",
+        "_reserve_prefill_lookahead",
+        ("self", "request", "num_computed_tokens", "num_new_tokens"),
+    ),
+    ("vllm.v1.core.sched.scheduler:Scheduler", "_get_local_prefix_cache_hit", ("self", "request")),
+    ("vllm.v1.core.kv_cache_manager:KVCacheManager", "truncate_computed_blocks", ("self", "blocks", "num_computed_tokens")),
+    ("vllm.v1.core.block_pool:BlockPool", "get_num_free_blocks", ("self",)),
+    ("vllm.v1.sample.logits_processor:LogitsProcessor", "apply", ("self", "logits")),
+    ("vllm.v1.sample.logits_processor:LogitsProcessor", "update_state", ("self", "batch_update")),
+)
+"""Where, which method, with which parameters: everything the plugin overrides or calls that vLLM does not promise to keep."""
+
+
+def check_version() -> None:
+    """Refuse another series of vLLM, or one whose hooks differ.
+
+    Raises:
+        SetupError: vLLM is missing or does not fit; names what and the remedy.
+    """
+    try:
+        import vllm
+    except ImportError as err:
+        raise SetupError(
+            f"the engine `vllm` needs vLLM {VERSION}, which cannot be imported here ({err}); install dail with the extra `vllm`"
+        ) from None
+    version = str(vllm.__version__)
+    if not version.startswith(f"{VERSION}."):
+        raise SetupError(f"dail's vLLM plugin is made for vLLM {VERSION}.x, and this is {version}; install vllm=={VERSION}.*")
+    for where, method, expected in HOOKS:
+        module, _, name = where.partition(":")
+        try:
+            found = tuple(inspect.signature(getattr(getattr(importlib.import_module(module), name), method)).parameters)
+        except (ImportError, AttributeError) as err:
+            raise SetupError(f"dail's vLLM plugin relies on {where}.{method}, which this vLLM {version} lacks ({err})") from None
+        if found != expected:
+            raise SetupError(
+                f"dail's vLLM plugin relies on {where}.{method} taking {', '.join(expected)}, and in this vLLM {version} it takes "
+                f"{', '.join(found)}; install a release of vLLM {VERSION} as it was published"
+            )
+
+
+def check_settings(config: Any) -> None:
+    """Refuse settings under which pairs would not stay together, or results not come back.
+
+    Args:
+        config: The engine's VllmConfig.
+
+    Raises:
+        SetupError: one that does not fit; says how to start vLLM instead.
+    """
+    scheduler, parallel, model = config.scheduler_config, config.parallel_config, config.model_config
+    refusals = (
+        (config.use_v2_model_runner, "it uses the V2 model runner", "set VLLM_USE_V2_MODEL_RUNNER=0"),
+        (scheduler.async_scheduling, "it schedules asynchronously", "add --no-async-scheduling"),
+        (scheduler.policy != "fcfs", f"its scheduling policy is {scheduler.policy}", "leave out --scheduling-policy"),
+        (not scheduler.enable_chunked_prefill, "it cannot read prompts in parts", "leave out --no-enable-chunked-prefill"),
+        (scheduler.max_num_seqs < 2, "it decodes one sequence at a time", "raise --max-num-seqs to 2 or more"),
+        (config.speculative_config is not None, "it decodes speculatively", "leave out --speculative-config"),
+        (config.kv_transfer_config is not None, "it moves its KV cache elsewhere", "leave out --kv-transfer-config"),
+        (parallel.pipeline_parallel_size > 1, "it splits the model by layers", "use --tensor-parallel-size instead"),
+        (parallel.data_parallel_size > 1, "it runs several engines as one", "start one server for each instead"),
+        (model.logprobs_mode != LOGPROBS_MODE, "results could not come back", f"add --logprobs-mode {LOGPROBS_MODE}"),
+        (PROCESSOR not in (model.logits_processors or ()), "dail's processor is missing", f"add --logits-processors {PROCESSOR}"),
+    )
+    for refused, what, remedy in refusals:
+        if refused:
+            raise SetupError(f"dail's vLLM plugin does not work with this vLLM: {what}; {remedy}")

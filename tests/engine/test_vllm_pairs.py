@@ -1,0 +1,304 @@
+"""The engine `vllm` and its plugin on real vLLM: one engine with a KV cache so small that pairs are preempted all the time."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dail_runtime.errors import ModelError, SetupError
+from dail_runtime.models import load_model, load_tokenizer
+from dail_runtime.records import Sample
+from dail_runtime.rewrite.engine import Engine, Request, Sampling
+from dail_runtime.rewrite.policies import Shaping, distribution
+from dail_runtime.rewrite.transformers_engine import TransformersGenerator
+from dail_runtime.rewrite.vllm_engine import VllmGenerator
+from dail_runtime.rewrite.vllm_plugin import check
+from dail_runtime.rewrite.vllm_plugin.requests import Role, Row
+from dail_runtime.spec.model import ModelSpec
+from dail_runtime.spec.rewrite import DirectPolicy, MixedPolicy
+from tests.support.require import require
+from tests.support.tiny import make_tiny_model
+
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
+
+LENGTH = 1024
+ENDS = frozenset({7, 9, 11, 13, 15})
+"""Ids that end a response here: with five of them random models stop after some 50 tokens."""
+MIXED = MixedPolicy(kind="mixed", tau=0.05, tries=2)
+HOW = Sampling(60, 0.9, 0.97, MIXED, (21,), ENDS)
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
+    return ModelSpec(id=str(make_tiny_model(tmp_path_factory.mktemp("model"))))
+
+
+@pytest.fixture(scope="module")
+def engine(spec: ModelSpec) -> Iterator[VllmGenerator]:
+    require(importlib.util.find_spec("vllm"), "vLLM is not installed; install dail with the extra `vllm`")
+    engine = VllmGenerator(
+        Path(spec.id),
+        load_tokenizer(spec),
+        length=LENGTH,
+        dtype=torch.float32,
+        max_num_seqs=32,
+        max_num_batched_tokens=256,
+        num_gpu_blocks_override=120,
+    )
+    yield engine
+    engine.close()
+    engine.close()
+
+
+def prompt(source: random.Random, shortest: int, longest: int) -> tuple[int, ...]:
+    return tuple(source.randrange(20, 300) for _ in range(source.randrange(shortest, longest)))
+
+
+def requests(count: int, samples: int, *, longest: int = 200) -> list[Request]:
+    source = random.Random(count)
+    contexts = [(prompt(source, 2, 60), prompt(source, 30, longest)) for _ in range(count)]
+    return [Request(str(n), both, tuple(range(samples)), 100 + n) for n, both in enumerate(contexts)]
+
+
+def drawn(engine: Engine, asked: Sequence[Request], how: Sampling) -> dict[tuple[str, int], Sample]:
+    return {(request.key, one.index): one for request, samples in engine.generate(iter(asked), how) for one in samples}
+
+
+def params(tokens: int, row: Row | None = None) -> Any:
+    """Greedy settings of vLLM, with the plugin's arguments where there is a row."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    extra = {} if row is None else {"logprobs": 0, "extra_args": row.to_args()}
+    return SamplingParams(
+        temperature=0, max_tokens=tokens, ignore_eos=True, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY, **extra
+    )
+
+
+def submit(engine: VllmGenerator, name: str, ids: Sequence[int], settings: Any) -> None:
+    from vllm.inputs.engine import tokens_input
+
+    engine.vllm.add_request(name, tokens_input(list(ids)), settings)
+
+
+def finished(engine: VllmGenerator) -> dict[str, Any]:
+    """Run until nothing is left; the outputs by name."""
+    found = {}
+    while engine.vllm.has_unfinished_requests():
+        found.update({output.request_id: output.outputs[0] for output in engine.step()})
+    return found
+
+
+def half(role: Role, pair: str, **changes: Any) -> Row:
+    return replace(Row(role, pair, 7, 0, 0.9, 0.97, tau=0.05, tries=2), **changes)
+
+
+def test_eighty_pairs_among_plain_requests_stay_identical_while_they_are_preempted(engine: VllmGenerator) -> None:
+    source = random.Random(5)
+    plain = {f"plain{n}": prompt(source, 20, 60) for n in range(20)}
+    for name, ids in plain.items():
+        submit(engine, name, ids, params(40))
+    alone = finished(engine)
+    work: list[tuple[str, Sequence[int], Any]] = [(name, ids, params(40)) for name, ids in plain.items()]
+    for n in range(84):
+        for role, longest in (("student", 40), ("teacher", 500)):
+            work.append((f"{role}{n}", prompt(source, 2, longest), params(50, half(role, f"pair{n}", seed=n, sample=n % 3))))
+    source.shuffle(work)
+    before = engine.scheduler.preempted_pairs
+    for item in work:
+        submit(engine, *item)
+    found = finished(engine)
+    for n in range(84):
+        student, teacher = found[f"student{n}"], found[f"teacher{n}"]
+        assert (student.finish_reason, teacher.finish_reason) == ("length", "length")
+        assert len(student.token_ids) == 50
+        assert list(student.token_ids) == list(teacher.token_ids)
+    assert all(list(found[name].token_ids) == list(alone[name].token_ids) for name in plain)
+    assert engine.scheduler.preempted_pairs > before
+
+
+@pytest.mark.parametrize("policy", [DirectPolicy(), MIXED], ids=["direct", "mixed"])
+def test_samples_are_those_of_the_transformers_engine(engine: VllmGenerator, spec: ModelSpec, policy: DirectPolicy | MixedPolicy) -> None:
+    how = replace(HOW, policy=policy)
+    asked = requests(12, 3)
+    if policy is not MIXED:
+        asked = [replace(request, contexts=request.contexts[1:]) for request in asked]
+    other = TransformersGenerator(load_model(spec, device=torch.device("cpu")), load_tokenizer(spec), length=LENGTH, batch_size=32)
+    expected, found = drawn(other, asked, how), drawn(engine, asked, how)
+    assert found.keys() == expected.keys()
+    same = [place for place in expected if found[place].ids == expected[place].ids]
+    # A draw that lies within rounding of the border between two tokens may fall on its other side.
+    assert len(same) >= 0.9 * len(expected)
+    for place in same:
+        assert found[place].logprob == pytest.approx(expected[place].logprob, abs=1e-3)
+        assert found[place].distance == pytest.approx(expected[place].distance, abs=1e-3)
+        assert (found[place].text, found[place].finish) == (expected[place].text, expected[place].finish)
+        assert found[place].accepted == expected[place].accepted
+    assert {one.finish for one in found.values()} == {"stop", "length"}
+    assert any(one.accepted for one in found.values()) == (policy is MIXED)
+
+
+def test_order_and_neighbours_do_not_change_samples(engine: VllmGenerator) -> None:
+    asked = requests(12, 3)
+    whole = drawn(engine, asked, HOW)
+    parts = {**drawn(engine, asked[:1], HOW), **drawn(engine, asked[:0:-1], HOW)}
+    assert sum(parts[place].ids == whole[place].ids for place in whole) >= 0.9 * len(whole)
+
+
+@pytest.mark.parametrize(("tau", "context"), [(0.0, 0), (1.5, 1)], ids=["student", "teacher"])
+def test_the_ends_of_tau_are_plain_greedy_decoding(engine: VllmGenerator, tau: float, context: int) -> None:
+    asked = requests(16, 1)
+    for request in asked:
+        submit(engine, request.key, request.contexts[context], params(40))
+    plain = finished(engine)
+    policy = MixedPolicy(kind="mixed", tau=tau)
+    found = drawn(engine, asked, Sampling(40, 0.0, 1.0, policy, (), frozenset()))
+    assert {key: list(one.ids) for (key, _), one in found.items()} == {key: list(one.token_ids) for key, one in plain.items()}
+    assert all(one.accepted == (0 if context else 40) for one in found.values())
+
+
+@torch.inference_mode()
+def test_first_tokens_follow_the_distribution_of_the_retry_loop(engine: VllmGenerator, spec: ModelSpec) -> None:
+    count, tau, tries = 1200, 0.02, 3
+    (request,) = requests(1, count)
+    how = Sampling(1, 1.2, 0.95, MixedPolicy(kind="mixed", tau=tau, tries=tries), (), frozenset())
+    found = drawn(engine, [request], how)
+    model = load_model(spec, device=torch.device("cpu"))
+    logits = [model(torch.tensor([ids])).logits[:, -1] for ids in request.contexts]
+    student, teacher = (distribution(row, Shaping.of([1.2], [0.95]))[0].double() for row in logits)
+    # The loop written out: every round keeps a proposal the teacher finds likely, and passes the rest on.
+    exact, left = torch.zeros_like(student), 1.0
+    for _ in range(tries):
+        exact += left * student * (teacher >= tau)
+        left *= float((student * (teacher < tau)).sum())
+    exact += left * teacher
+    seen = torch.bincount(torch.tensor([one.ids[0] for one in found.values()]), minlength=len(exact)).double()
+    assert not seen[exact == 0].any()
+    usual = exact * count >= 5
+    expected = torch.cat([exact[usual] * count, exact[~usual].sum()[None] * count])
+    counted = torch.cat([seen[usual], seen[~usual].sum()[None]])
+    freedom = len(expected) - 1
+    chi = float(((counted - expected) ** 2 / expected.clamp_min(1e-9)).sum())
+    assert freedom > 5
+    assert chi < freedom + 4 * (2 * freedom) ** 0.5
+    for one in islice(found.values(), 50):
+        assert one.logprob == pytest.approx(float(exact[one.ids[0]].log()), abs=1e-4)
+
+
+def test_a_response_may_end_at_once(engine: VllmGenerator) -> None:
+    # More ids than the model has rows, as some models' files name them.
+    found = drawn(engine, requests(6, 2), replace(HOW, eos=frozenset(range(448))))
+    assert {(len(one.ids), one.finish) for one in found.values()} == {(1, "stop")}
+
+
+def test_prompts_fill_the_model_up_to_the_last_token(engine: VllmGenerator) -> None:
+    source = random.Random(1)
+    long, nearly = (tuple(source.randrange(20, 300) for _ in range(size)) for size in (LENGTH - 1, LENGTH - 10))
+    short = prompt(source, 2, 20)
+    asked = [Request("full", (short, long), (0, 1), 1), Request("nearly", (nearly, short), (0, 1), 2)]
+    found = drawn(engine, asked, replace(HOW, eos=frozenset()))
+    assert {key: (len(one.ids), one.finish) for (key, _), one in found.items()} == {"full": (1, "length"), "nearly": (10, "length")}
+    with pytest.raises(ModelError, match="over: a prompt of 1024 tokens leaves no room"):
+        drawn(engine, [Request("over", (short, (*long, 30)), (0,), 1)], HOW)
+
+
+def test_prompts_that_are_cached_whole_still_pair_up(engine: VllmGenerator) -> None:
+    # Borders of blocks, where the whole prompt but its last token is found in the cache.
+    source = random.Random(2)
+    contexts = [tuple(source.randrange(20, 300) for _ in range(size)) for size in (33, 65, 64, 2)]
+    asked = [Request(str(n), (contexts[n], contexts[n - 1]), tuple(range(4)), n) for n in range(4)]
+    assert {one.ids for one in drawn(engine, asked, HOW).values()} == {one.ids for one in drawn(engine, asked, HOW).values()}
+
+
+def test_a_half_whose_mate_is_aborted_ends_with_the_reason(engine: VllmGenerator) -> None:
+    for role in ("student", "teacher"):
+        submit(engine, role, range(30, 60), params(100, half(role, "widow")))
+    for _ in range(6):
+        engine.step()
+    engine.vllm.abort_request(["student"])
+    widow = finished(engine)["teacher"]
+    assert (widow.finish_reason, widow.stop_reason) == ("abort", "its mate was aborted")
+    assert 0 < len(widow.token_ids) < 100
+
+
+def test_a_mate_that_never_comes_is_not_waited_for_forever(engine: VllmGenerator) -> None:
+    submit(engine, "lonely", range(30, 60), params(20, half("student", "nobody", wait=0.2)))
+    submit(engine, "double", range(30, 60), params(20, half("student", "nobody", wait=0.2)))
+    found = finished(engine)
+    assert (found["lonely"].finish_reason, found["lonely"].stop_reason) == ("abort", "its mate did not come within 0.2 s")
+    assert found["double"].stop_reason == "the pair nobody has a student already"
+
+
+def test_halves_that_drift_apart_fail_loudly_and_are_drawn_again(engine: VllmGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dail_runtime.rewrite.vllm_plugin import processor
+
+    asked = requests(3, 1)
+    calm = drawn(engine, asked, HOW)
+    force, calls = processor._force, []
+
+    def disturbed(logits: torch.Tensor, rows: torch.Tensor, token: torch.Tensor, value: torch.Tensor) -> None:
+        calls.append(len(rows))
+        # Every second call is the teachers'; once, some steps in, they get another token than the students.
+        force(logits, rows, (token + 1) % 300 if len(calls) == 20 else token, value)
+
+    monkeypatch.setattr(processor, "_force", disturbed)
+    before = engine.scheduler.drawn
+    again = drawn(engine, asked, HOW)
+    assert engine.scheduler.drawn - before > 2 * sum(len(one.ids) for one in again.values())
+    assert {place: one.ids for place, one in again.items()} == {place: one.ids for place, one in calm.items()}
+
+
+def test_pairs_that_fit_nowhere_are_refused(engine: VllmGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine.scheduler.kv_cache_config, "num_blocks", 6)
+    with pytest.raises(SetupError, match=r"0: both contexts need \d+ blocks of KV cache and there are 5; give vLLM more memory"):
+        drawn(engine, requests(1, 1), HOW)
+
+
+def test_a_stopped_generation_leaves_the_engine_free(engine: VllmGenerator) -> None:
+    stopped = engine.generate(iter(requests(40, 2)), HOW)
+    next(stopped)
+    stopped.close()
+    assert not engine.vllm.has_unfinished_requests()
+    assert engine.scheduler.get_num_unfinished_requests() == 0
+    assert len(drawn(engine, requests(2, 2), HOW)) == 4
+
+
+def test_progress_is_told_and_may_stop_the_work(engine: VllmGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dail_runtime.rewrite.vllm_engine.TICK_SECONDS", 0.0)
+    told: list[tuple[int, int]] = []
+    found = {request.key for request, _ in engine.generate(iter(requests(4, 2)), HOW, tick=lambda *now: told.append(now))}
+    assert len(found) == 4
+    assert told == sorted(told)
+    assert told[0][0] == 0
+    assert told[-1][1] > 8
+
+
+def test_requests_that_vllm_would_change_are_refused(engine: VllmGenerator) -> None:
+    from vllm.exceptions import VLLMValidationError
+
+    settings = params(5, half("single", ""))
+    for name, value in (("temperature", 0.7), ("logprobs", None), ("repetition_penalty", 1.2)):
+        changed = settings.clone()
+        setattr(changed, name, value)
+        with pytest.raises(VLLMValidationError, match="requests with dail's arguments"):
+            submit(engine, "odd", range(30, 40), changed)
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_changed_hook_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    check.check_version()
+    where, method, _ = check.HOOKS[0]
+    monkeypatch.setattr(check, "HOOKS", ((where, method, ("self", "other")),))
+    with pytest.raises(SetupError, match=r"relies on .*add_request taking self, other, and in this vLLM 0\.32"):
+        check.check_version()
+    monkeypatch.setattr(check, "HOOKS", ((where, "vanished", ("self",)),))
+    with pytest.raises(SetupError, match=r"which this vLLM .* lacks"):
+        check.check_version()
