@@ -39,6 +39,12 @@ def test_it_takes_n_words_in_a_row(shared: int, found: bool) -> None:
     assert (Overlap([copy], [problem], 13).find(problem) is not None) is found
 
 
+def test_the_last_words_of_a_problem_count_like_the_first() -> None:
+    last = " ".join(text(1).split()[-13:])
+    assert Overlap([f"{text(2)} {last}"], [], 13).find(f"{text(3)} {last}") == last
+    assert Overlap([last], [], 13).find(f"{text(3)} {last}") == last
+
+
 def test_short_problems_must_be_equal_word_for_word() -> None:
     overlap = Overlap(["What is 2 + 2?", "What is 3+3?"], [], 13)
     assert overlap.find("what is $2+2$") == "what is 2 2"

@@ -103,6 +103,7 @@ def test_all_faults_of_a_file_are_told_at_once_in_its_order(tmp_path: Path) -> N
             "7:40: spec.rewrite.policy.tau: 2 is out of range; write a number that is at most",
         ),
         ("rewrite: {policy: {kind: mixed, tua: 1}}", "7:35: spec.rewrite.policy.tua: no such field here; did you mean tau?"),
+        ("rewrite: {policy: {kind: direct, tau: 1}}", "7:36: spec.rewrite.policy.tau: no such field here; remove it, or use one of: kind"),
         ("train: {gamma: 1}", "7:18: spec.train.gamma: 1 is out of range; write a number that is less than 1 (the default is 0.1)"),
         ("train: {direction: forward}", "no lower bound"),
         ("train:", "spec.train: is empty, but expects a group of fields"),
