@@ -60,6 +60,7 @@ def test_the_worked_examples_show_what_each_context_may_see() -> None:
     for example in job.spec.prompts.examples:
         assert all(text.count(example.response) == 1 for text in texts)
         assert [example.solution in text for text in texts] == [False, True, False]
-    assert "The answer is 21. Numbers on the way: 18." in texts[2], "the first example's"
+    assert "The answer is 18. Numbers on the way: none." in texts[2], "the first example's"
+    assert "The answer is 13. Numbers on the way: 12." in texts[2], "the second's"
     assert "The answer is 29. Numbers on the way: 24." in texts[2], "the problem's"
     assert "29" not in texts[0]
