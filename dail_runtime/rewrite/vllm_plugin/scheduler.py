@@ -250,12 +250,9 @@ class PairScheduler(Scheduler):  # type: ignore[misc]
         return outputs
 
     def _verify(self, computed: Iterable[str]) -> None:
-        for request_id in computed:
-            pair = self._pairs.of(request_id)
-            if pair is None or request_id in self._failed:
-                continue
+        for pair in {pair for request_id in computed if (pair := self._pairs.of(request_id)) is not None}:
             one, other = pair.members()
             same = one.num_output_tokens == other.num_output_tokens
             if not same or (one.num_output_tokens and one.output_token_ids[-1] != other.output_token_ids[-1]):
                 for half in (one, other):
-                    self._failed[half.request_id] = f"the halves of {pair.name} drew different tokens at {one.num_output_tokens}"
+                    self._failed.setdefault(half.request_id, f"the halves of {pair.name} drew different tokens at {one.num_output_tokens}")
