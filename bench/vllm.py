@@ -16,7 +16,7 @@ import argparse
 import random
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +67,13 @@ class _Bench:
     """The engine, the prompts and the schemes. Every response has the same length: no scheme gains from a lucky draw."""
 
     def __init__(self, spec: ModelSpec, arguments: argparse.Namespace) -> None:
-        self._count, self._tokens, self._few = arguments.responses, arguments.max_tokens, arguments.per_token_tokens
+        self._count: int = arguments.responses
+        self._tokens: int = arguments.max_tokens
+        self._few: int = arguments.per_token_tokens
         self._engine = VllmGenerator.open(VllmEngine.model_validate({"kind": "vllm", "maxNumSeqs": 2 * arguments.responses}), spec)
         self._source = random.Random(0)
         self._length = arguments.prompt
-        self._clock = time.process_time if arguments.cpu_time else time.perf_counter
+        self._clock: Callable[[], float] = time.process_time if arguments.cpu_time else time.perf_counter
 
     def plain(self) -> float:
         """vLLM's own sampling of the student's context."""

@@ -218,6 +218,23 @@ def test_prompts_that_are_cached_whole_still_pair_up(engine: VllmGenerator) -> N
     assert {one.ids for one in drawn(engine, asked, HOW).values()} == {one.ids for one in drawn(engine, asked, HOW).values()}
 
 
+def test_a_half_that_vllm_preempts_takes_its_mate_along(engine: VllmGenerator) -> None:
+    for role in ("student", "teacher"):
+        submit(engine, role, range(30, 60), params(30, half(role, "torn")))
+    for _ in range(6):
+        engine.step()
+    scheduler = engine.scheduler
+    mate, victim = scheduler.running
+    scheduler.running.remove(victim)
+    scheduler._preempt_request(victim, 0.0)
+    engine.step()
+    assert not scheduler.running
+    assert (mate.num_preemptions, victim.num_preemptions) == (1, 1)
+    found = finished(engine)
+    assert len(found["student"].token_ids) == 30
+    assert list(found["student"].token_ids) == list(found["teacher"].token_ids)
+
+
 def test_a_half_whose_mate_is_aborted_ends_with_the_reason(engine: VllmGenerator) -> None:
     for role in ("student", "teacher"):
         submit(engine, role, range(30, 60), params(100, half(role, "widow")))
