@@ -48,6 +48,11 @@ class Student:
             torch.manual_seed(seed)
             # Its first values are drawn on the CPU: the same on every device.
             self.peft: PeftModel = get_peft_model(model, config, autocast_adapter_dtype=True)
+        if self.dtype != torch.float32:
+            # Autocast multiplies in 16 bits: widening a layer's input to the adapter's type first would only be undone.
+            for module in model.modules():
+                if isinstance(module, LoraLayer):
+                    module.cast_input_dtype_enabled = False
         self.trainable: dict[str, nn.Parameter] = {name: one for name, one in self.peft.named_parameters() if one.requires_grad}
         if recompute:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

@@ -162,7 +162,8 @@ def test_logits_of_a_bfloat16_head_are_not_rounded_to_bfloat16():
     assert (slip.double() - expected).abs().max() > 1e-2
     grad = grads(found.loss, [given["hidden"]])[0]
     assert grad.dtype == torch.bfloat16
-    torch.testing.assert_close(grad.double(), grads(expected.mean(), [exact["hidden"]])[0], rtol=1e-2, atol=1e-5)
+    wanted = grads(expected.mean(), [exact["hidden"]])[0]
+    assert (grad.double() - wanted).norm() <= 4e-3 * wanted.norm()
 
 
 def test_a_bfloat16_matrix_is_widened_in_tiles_without_a_seam(monkeypatch):
@@ -267,7 +268,7 @@ def test_blocks_of_rows_change_nothing(monkeypatch):
     given = inputs(50, 6, 33)
     kind = {"objective": "contrastive", **chosen("contrastive", given)}
     whole = fused_loss(given["hidden"], Head(given["weight"]), **kind)
-    monkeypatch.setattr(rows, "CACHE_BYTES", 1)
+    monkeypatch.setattr(rows, "BLOCK_BYTES", 1)
     blocks = fused_loss(given["hidden"], Head(given["weight"]), **kind)
     assert torch.equal(whole.tokens.value, blocks.tokens.value)
 

@@ -117,7 +117,7 @@ def test_the_merged_model_is_the_base_plus_the_update_rounded_once(folder: Path,
         key[0]: weight for key, weight in ((key.split("lora_")[1], w) for key, w in student.trainable.items() if "0.mlp.up_proj" in key)
     }
     expected = (before + 2.0 * factors["B"] @ factors["A"]).to(dtype).detach()
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
         adapted = student.causal.eval()(IDS).logits.float()
     model = merge(student)
     assert torch.equal(model.get_parameter(name), expected)

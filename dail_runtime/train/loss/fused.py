@@ -21,12 +21,14 @@ from torch.autograd.function import once_differentiable
 
 from dail_runtime.spec.train import Objective
 from dail_runtime.train.loss.head import Head, project, pull_back
-from dail_runtime.train.loss.rows import CACHE_BYTES, TokenFigures, rows_to_figures
+from dail_runtime.train.loss.rows import TokenFigures, rows_to_figures
 
 Reduction = Literal["mean", "sum"]
 
 _CPU_ROWS = 256
-"""Rows that keep a CPU's matrix product busy; more of them only cost memory (measured with `python -m bench.loss --rows`)."""
+"""Rows that keep a CPU's matrix product busy at a large vocabulary: more of them take more memory and no less time."""
+_CPU_BYTES = 1 << 24
+"""At a small vocabulary: as many rows as make logits of this size."""
 
 
 class LossOutput(NamedTuple):
@@ -70,7 +72,7 @@ def fused_loss(
 ) -> LossOutput:
     """The loss over response tokens; row i of every argument belongs to the same token.
 
-    Sums are kept in float32 (float64 for float64 hidden states), whatever the types of `hidden` and `head.weight`.
+    Logits, probabilities and sums are float32 (float64 for float64 hidden states), whatever the types of `hidden` and `head.weight`.
     Gradients flow to `hidden`, `head.weight` and `head.bias`, to each only where it asks for one.
 
     Args:
@@ -150,7 +152,7 @@ def _in_chunks(hidden: Tensor, call: _Call, wanted: Sequence[bool]) -> tuple[Tok
     caps = [call.head.cap, *(call.reference_head.cap for _ in references)]
     rows = min(call.chunk_tokens, max(count, 1))
     if hidden.device.type == "cpu":
-        rows = min(rows, max(_CPU_ROWS, CACHE_BYTES // (vocabulary * wide.itemsize)))
+        rows = min(rows, max(_CPU_ROWS, _CPU_BYTES // (vocabulary * wide.itemsize)))
     buffers = [hidden.new_empty(rows, vocabulary, dtype=wide) for _ in caps]
     names = ["value", "entropy"]
     if call.teacher is not None:
@@ -158,7 +160,9 @@ def _in_chunks(hidden: Tensor, call: _Call, wanted: Sequence[bool]) -> tuple[Tok
     if call.negative is not None:
         names += ["kl_negative"]
     figures = TokenFigures(**{name: hidden.new_empty(count, dtype=wide) for name in names})
-    grad_hidden = hidden.new_empty(hidden.shape, dtype=wide) if wanted[0] else None
+    # Hidden states and matrix of the same type: nothing is gained by a wider gradient, which ends in that type.
+    narrow = hidden.dtype if hidden.dtype == call.head.weight.dtype else wide
+    grad_hidden = hidden.new_empty(hidden.shape, dtype=narrow) if wanted[0] else None
     grad_weight = torch.zeros_like(call.head.weight, dtype=wide) if wanted[1] else None
     grad_bias = hidden.new_zeros(vocabulary, dtype=wide) if wanted[2] else None
     for first in range(0, count, rows):
@@ -171,13 +175,13 @@ def _in_chunks(hidden: Tensor, call: _Call, wanted: Sequence[bool]) -> tuple[Tok
         if split < len(logits):
             project(states[split:], call.reference_head, logits[split:])
         labels = None if call.labels is None else call.labels[part]
-        rows_to_figures(logits, caps, labels, call.gamma, figures[part], with_grad=any(wanted))
-        grad, weight = logits[0], call.weights[part]
+        weights = call.weights[part] if any(wanted) else None
+        rows_to_figures(logits, caps, labels, call.gamma, figures[part], weights)
+        grad = logits[0]
         if grad_hidden is not None:
             pull_back(grad, call.head, grad_hidden[part])
-            grad_hidden[part].mul_(weight[:, None])
         if grad_weight is not None:
-            grad_weight.addmm_(grad.t(), hidden[part].to(wide) * weight[:, None], alpha=call.head.scale)
+            grad_weight.addmm_(grad.t(), hidden[part].to(wide), alpha=call.head.scale)
         if grad_bias is not None:
-            grad_bias.addmv_(grad.t(), weight, alpha=call.head.scale)
+            grad_bias.add_(grad.sum(0), alpha=call.head.scale)
     return figures, [grad_hidden, grad_weight, grad_bias]

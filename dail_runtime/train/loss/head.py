@@ -64,13 +64,15 @@ def project(hidden: Sequence[Tensor], head: Head, out: Sequence[Tensor]) -> None
 
 
 def pull_back(grad: Tensor, head: Head, out: Tensor) -> None:
-    """Write the gradient of the hidden states, scale * grad @ weight, into `out` [n, H]; `grad` [n, V] is that of scale * (...)."""
-    wide = out.dtype
-    if head.weight.dtype != wide and head.weight.is_cuda:
-        torch.mm(grad.to(head.weight.dtype), head.weight, out_dtype=wide, out=out)
+    """Write the gradient of the hidden states, scale * grad @ weight, into `out` [n, H]; `grad` [n, V] is that of scale * (...).
+
+    Where `out` has 16 bits like the matrix, so has `grad` in the product, as autograd would have it; sums are in 32 bits.
+    """
+    if out.dtype == head.weight.dtype:
+        torch.mm(grad.to(out.dtype), head.weight, out=out)
     else:
         out.zero_()
-        for first, last, weight in _tiles(head.weight, wide):
+        for first, last, weight in _tiles(head.weight, out.dtype):
             out.addmm_(grad[:, first:last], weight)
     if head.scale != 1.0:
         out.mul_(head.scale)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-CACHE_BYTES = 1 << 23
-"""What the element-wise work on one block of rows may occupy on a CPU: it should stay in cache."""
+BLOCK_BYTES = 1 << 26
+"""What the element-wise work on one block of rows occupies on a CPU: little enough for its caches to help, and enough that its threads
+do not wait for each other all the time, which on a busy machine costs more than the caches save."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,12 @@ class TokenFigures:
 
 
 def rows_to_figures(
-    logits: Sequence[Tensor], caps: Sequence[float | None], labels: Tensor | None, gamma: float, into: TokenFigures, *, with_grad: bool
+    logits: Sequence[Tensor],
+    caps: Sequence[float | None],
+    labels: Tensor | None,
+    gamma: float,
+    into: TokenFigures,
+    weights: Tensor | None,
 ) -> None:
     """Fill in the figures of some tokens; the logits are used up.
 
@@ -49,13 +55,14 @@ def rows_to_figures(
         labels: The ids [n] of an objective without references.
         gamma: Weight of the negative reference.
         into: Takes the results.
-        with_grad: Leave in `logits[0]` the gradient of each token's value with respect to its row, as it was before the cap.
+        weights: Weight of each token [n]: leave in `logits[0]` the gradient of the weighted sum of the values with respect to the
+            student's logits as they were before the cap. None: no gradient is wanted.
     """
     count, vocabulary = logits[0].shape
     block = count
     if logits[0].device.type == "cpu":
-        # A dozen passes over the rows follow: they are cheap only while the rows stay in cache.
-        block = max(torch.get_num_threads(), CACHE_BYTES // (vocabulary * logits[0].element_size() * (2 * len(logits) + 2)))
+        # A dozen passes over the rows follow: they are cheap only while the rows stay in or near the cache.
+        block = max(torch.get_num_threads(), BLOCK_BYTES // (vocabulary * logits[0].element_size() * (2 * len(logits) + 2)))
     room = [logits[0].new_empty(min(block, count), vocabulary) for _ in range(len(logits) + 2)]
     for first in range(0, count, block):
         rows = slice(first, min(first + block, count))
@@ -75,12 +82,12 @@ def rows_to_figures(
             for one, log in zip(references, logs, strict=True):
                 torch.log_softmax(one, -1, out=log)
             grad = _divergence(probability, total, log_student, logs, gamma, product, figures)
-        if not with_grad:
+        if weights is None:
             continue
         if caps[0] is not None:
             # d(cap tanh(x / cap)) / dx = 1 - (capped / cap)^2
             grad.mul_(torch.mul(student, student, out=product).div_(-(caps[0] ** 2)).add_(1.0))
-        student.copy_(grad)
+        torch.mul(grad, weights[rows, None], out=student)
 
 
 def _likelihood(probability: Tensor, log_student: Tensor, labels: Tensor, figures: TokenFigures) -> Tensor:

@@ -1,0 +1,173 @@
+"""Time and peak memory of the fused loss, gradient of the hidden states included, against the plain three-log-softmax version.
+
+Where the package liger-kernel is installed, also against its fused JSD loss at beta = 1, which is KL(student||teacher): our objective
+`distill`. Time: the versions take turns in one process, medians. Memory: each case in a process of its own, the growth of its
+resident set at the peak. The plain version's peak at 8k x 128k, some 30 GB, is proportional to the tokens: without --full, and where it
+does not fit into memory, it is taken from a straight line through two smaller sizes, and the output says so.
+
+    python -m bench.loss [--full] [--hidden 128] [--repeats 3] [--chunk-tokens 1024]
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from bench.common import interleaved, last_line
+from dail_runtime.train.loss import Head, fused_loss
+from dail_runtime.train.loss.plain import plain_values
+from dail_runtime.train.memory import free_memory, readable
+
+VOCABULARIES = {"32k": 32_768, "128k": 131_072}
+TOKENS = {"1k": 1024, "8k": 8192}
+PLAIN_COPIES = 9
+"""Tensors [tokens, vocabulary] that the plain version may hold at once; what must be free before it is tried."""
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m bench.loss", description="Time and memory of the fused loss.")
+    parser.add_argument("--full", action="store_true", help="all sizes, also those that take minutes")
+    parser.add_argument("--hidden", type=int, default=128)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--chunk-tokens", type=int, default=1024)
+    parser.add_argument("--peak-of", nargs=3, metavar=("NAME", "TOKENS", "VOCABULARY"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.peak_of is not None:
+        name, tokens, vocabulary = arguments.peak_of
+        print(_peak(name, int(tokens), int(vocabulary), arguments))
+        return
+    ratios = {**_times(arguments), **_memory(arguments)}
+    last_line("loss", ratios)
+
+
+def _case(name: str, tokens: int, vocabulary: int, arguments: argparse.Namespace) -> Callable[[], None]:
+    """Forward and backward of one version on random input."""
+    made = torch.Generator().manual_seed(0)
+
+    def draw(rows: int) -> torch.Tensor:
+        return torch.randn(rows, arguments.hidden, generator=made)
+
+    weight = draw(vocabulary) / arguments.hidden**0.5
+    head = Head(weight)
+    hidden, teacher, negative = draw(tokens).requires_grad_(), draw(tokens), draw(tokens)
+
+    def fused() -> torch.Tensor:
+        return fused_loss(
+            hidden, head, objective="contrastive", teacher=teacher, negative=negative, chunk_tokens=arguments.chunk_tokens
+        ).loss
+
+    def plain() -> torch.Tensor:
+        return plain_values(hidden, head, objective="contrastive", teacher=teacher, negative=negative).mean()
+
+    def distill() -> torch.Tensor:
+        return fused_loss(hidden, head, objective="distill", teacher=teacher, chunk_tokens=arguments.chunk_tokens).loss
+
+    def liger() -> torch.Tensor:
+        from liger_kernel.chunked_loss import LigerFusedLinearJSDLoss  # type: ignore[import-not-found]
+
+        # Not compiled: that needs a C++ compiler, which a machine that only trains lacks.
+        loss = LigerFusedLinearJSDLoss(
+            weight_hard_loss=0.0, weight_soft_loss=1.0, beta=1.0, compiled=False, chunk_size=arguments.chunk_tokens
+        )
+        found: torch.Tensor = loss(hidden, weight, teacher, weight, torch.zeros(tokens, dtype=torch.long))
+        return found
+
+    version = {"fused": fused, "plain": plain, "distill": distill, "liger": liger}[name]
+
+    def run() -> None:
+        hidden.grad = None
+        torch.autograd.backward(version())
+
+    return run
+
+
+def _timed(run: Callable[[], None]) -> Callable[[], float]:
+    def case() -> float:
+        began = time.perf_counter()
+        run()
+        return time.perf_counter() - began
+
+    return case
+
+
+def _times(arguments: argparse.Namespace) -> dict[str, float]:
+    """Ratios of time; over several vocabularies the worst."""
+    ratios: dict[str, list[float]] = {}
+    for size, tokens in TOKENS.items():
+        for vocabulary in VOCABULARIES if arguments.full or size == "1k" else ("32k",):
+            number = VOCABULARIES[vocabulary]
+            pairs = [("fused", "plain")] + ([("distill", "liger")] if _has_liger() else [])
+            if PLAIN_COPIES * tokens * number * 4 > free_memory():
+                print(f"time {size} x {vocabulary}: the plain version does not fit into memory; left out", file=sys.stderr)
+                pairs = pairs[1:]
+            for one, other in pairs:
+                cases = {name: _timed(_case(name, tokens, number, arguments)) for name in (one, other)}
+                seconds = interleaved(cases, arguments.repeats if size == "1k" else max(1, arguments.repeats - 1))
+                print(f"time {size} x {vocabulary}: {one} {seconds[one]:.2f} s, {other} {seconds[other]:.2f} s")
+                ratios.setdefault(f"time_{size}_vs_{other}", []).append(seconds[one] / seconds[other])
+    return {name: max(found) for name, found in ratios.items()}
+
+
+def _memory(arguments: argparse.Namespace) -> dict[str, float]:
+    """Ratios of peak memory at 8k x 128k (with --full, printed for the other sizes too)."""
+    ratios: dict[str, float] = {}
+    sizes = [(size, vocabulary) for size in TOKENS for vocabulary in VOCABULARIES] if arguments.full else [("8k", "128k")]
+    for size, vocabulary in sizes:
+        tokens, number = TOKENS[size], VOCABULARIES[vocabulary]
+        for one, other in [("fused", "plain")] + ([("distill", "liger")] if _has_liger() else []):
+            mine = _peak_of(one, tokens, number, arguments)
+            # Without --full also where it would fit: the line is exact enough, and takes seconds.
+            if other == "plain" and (not arguments.full or PLAIN_COPIES * tokens * number * 4 > free_memory()):
+                theirs, how = _extrapolated(tokens, number, arguments), "a line through 512 and 1024 tokens"
+            else:
+                theirs, how = _peak_of(other, tokens, number, arguments), "measured"
+            print(f"memory {size} x {vocabulary}: {one} {readable(mine)}, {other} {readable(theirs)} ({how})")
+            ratios[f"memory_{size}_vs_{other}"] = mine / theirs
+    return {name: ratio for name, ratio in ratios.items() if name.startswith("memory_8k")}
+
+
+def _extrapolated(tokens: int, vocabulary: int, arguments: argparse.Namespace) -> int:
+    few, more = (_peak_of("plain", count, vocabulary, arguments) for count in (512, 1024))
+    return round(few + (more - few) * (tokens - 512) / 512)
+
+
+def _peak_of(name: str, tokens: int, vocabulary: int, arguments: argparse.Namespace) -> int:
+    """`_peak` in a fresh process, in bytes."""
+    options = ["--hidden", str(arguments.hidden), "--chunk-tokens", str(arguments.chunk_tokens)]
+    command = [sys.executable, "-m", "bench.loss", *options, "--peak-of", name, str(tokens), str(vocabulary)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+    return int(done.stdout.split()[-1])
+
+
+def _peak(name: str, tokens: int, vocabulary: int, arguments: argparse.Namespace) -> int:
+    """Bytes by which this process's resident set grows at the peak of one run; threads and kernels are set up before."""
+    _case(name, 8, 64, arguments)()
+    run = _case(name, tokens, vocabulary, arguments)
+    before = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    run()
+    return _status("VmHWM") - before
+
+
+def _status(field: str) -> int:
+    """A figure of /proc/self/status, in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/self/status has no {field}")
+
+
+def _has_liger() -> bool:
+    return importlib.util.find_spec("liger_kernel") is not None
+
+
+if __name__ == "__main__":
+    main()
