@@ -203,6 +203,14 @@ def test_tau_zero_is_the_student_and_tau_over_one_is_the_teacher(temperature: fl
     assert not as_teacher.distance.any()
 
 
+def test_tau_zero_leaves_the_teacher_no_rounding_error_to_draw_from() -> None:
+    # Sums of thousands of probabilities miss 1 by some 1e-7; the largest uniform must not fall into that gap.
+    edge = torch.full((20,), 1 - 2.0**-53, dtype=torch.float64)
+    for seed in range(20):
+        student, teacher = rows(20, seed, 5000), rows(20, 100 + seed, 5000)
+        assert mixed(student, teacher, shaping(20), torch.zeros(20), torch.ones(20), edge).student.all()
+
+
 def test_at_temperature_zero_mixed_is_the_greedy_teacher() -> None:
     draw = mixed(rows(64, 14), rows(64, 15), shaping(64, 0.0), torch.full((64,), 0.5), torch.full((64,), 3), ladder(64))
     assert torch.equal(draw.token, rows(64, 15).argmax(dim=-1))

@@ -235,13 +235,23 @@ def test_a_suppressed_token_is_never_drawn(bed: Callable[..., Bed], model: Path)
 
 
 def test_progress_only_rises_and_ends_at_the_total(bed: Callable[..., Bed], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dail_runtime.rewrite.transformers_engine.TICK_SECONDS", 0.0)
+    class Eager(ScriptedEngine):
+        """Tells of finished samples of problems that are still under way."""
+
+        def generate(
+            self, requests: Iterable[Request], sampling: Sampling, *, tick: Tick | None = None
+        ) -> Iterator[tuple[Request, tuple[Sample, ...]]]:
+            assert tick is not None
+            for done, result in enumerate(super().generate(requests, sampling)):
+                tick(min(25, 5 * done + 8), 100)
+                yield result
+
+    tokenizer = load_tokenizer_of(Path(bed().job.spec.model.id))
+    monkeypatch.setattr(rewrite, "open_engine", lambda *_, **__: Eager(tokenizer, lambda *_: "x", tokenizer.eos_token_id))
     one = bed(samples=5)
     one.run()
-    done = [update[0] for update in one.notes.updates]
-    assert done == sorted(done)
-    assert len(set(done)) > 5
-    assert one.notes.updates[-1] == (25, 25, "samples")
+    assert [update[0] for update in one.notes.updates] == [8, 8, 13, 13, 18, 18, 23, 23, 25, 25]
+    assert {update[1:] for update in one.notes.updates} == {(25, "samples")}
 
 
 @pytest.mark.usefixtures("scripted")
