@@ -261,15 +261,18 @@ def test_most_traces_cut_is_worth_a_sentence(bed: Callable[..., Bed]) -> None:
     assert "100% of the traces were cut at 2 tokens; raise rewrite.maxTokens." in one.notes.said
 
 
-def test_a_store_that_refuses_ends_the_stage(
+def test_a_rollout_that_the_store_refuses_ends_the_stage(
     bed: Callable[..., Bed], scripted: list[ScriptedEngine], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = bed()
+    put = type(one.root).put
 
-    def refuse(*_: Any) -> ObjectInfo:
-        raise TransientError("the store is away")
+    def refuse_one(self: Any, key: str, data: bytes) -> ObjectInfo:
+        if key == rewrite.rollout_key("p/2"):
+            raise TransientError("the store is away")
+        return put(self, key, data)
 
-    monkeypatch.setattr(type(one.root), "put", refuse)
+    monkeypatch.setattr(type(one.root), "put", refuse_one)
     with pytest.raises(TransientError, match="away"):
         one.run()
     assert scripted[0].closed
