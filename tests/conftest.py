@@ -1,6 +1,7 @@
 """What holds for every test: quiet libraries, no calls to a model hub, threads that do not spin while they wait."""
 
 import os
+import signal
 
 for name, value in {
     "HF_HUB_OFFLINE": "1",
@@ -10,3 +11,9 @@ for name, value in {
     "VLLM_NO_USAGE_STATS": "1",
 }.items():
     os.environ.setdefault(name, value)
+
+# Shells start background jobs with SIGINT ignored, nohup with SIGHUP: dailctl respects that, so tests that send them would wait
+# for ever. Here the tests begin with what a terminal gives.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)

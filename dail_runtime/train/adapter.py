@@ -56,6 +56,8 @@ class Student:
         self.trainable: dict[str, nn.Parameter] = {name: one for name, one in self.peft.named_parameters() if one.requires_grad}
         if recompute:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        # peft says it is in training mode while the layers inside are still in evaluation mode, where nothing is recomputed.
+        self.peft.train()
         self._decoder: nn.Module = model.get_decoder()
         self.head = head_of(model)
 

@@ -90,14 +90,24 @@ def test_there_is_one_copy_of_the_weights_and_training_leaves_them_alone(folder:
 def test_the_references_are_the_model_without_its_adapter_and_without_dropout(folder: Path) -> None:
     spec = train_spec(lora={"r": 4, "dropout": 0.5})
     fresh, moved = make_student(folder, spec), make_student(folder, spec, moved=0.2)
+    for student in (fresh, moved):
+        for layer in student.causal.model.layers:
+            layer.self_attn.attention_dropout = 0.5
     batch = collate([(5, 6, 7)], [(7, 8, 2)], torch.device("cpu"))
     base = fresh.reference_hidden(batch)
+    moved.hidden(batch)
     assert torch.equal(moved.reference_hidden(batch), base)
     assert torch.equal(moved.reference_hidden(batch), base)
     assert not base.requires_grad
     one, other = moved.hidden(batch), moved.hidden(batch)
     assert one.requires_grad
     assert not torch.allclose(one, other), "dropout is off while the student learns"
+
+
+def test_a_fresh_student_is_in_training_mode_throughout_so_that_checkpointing_takes_effect(folder: Path) -> None:
+    student = make_student(folder, train_spec(gradientCheckpointing="on"))
+    assert all(module.training for module in student.peft.modules())
+    assert student.causal.is_gradient_checkpointing
 
 
 def test_the_adapters_first_values_depend_on_the_seed_and_leave_the_global_generator_alone(folder: Path) -> None:
