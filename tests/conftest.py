@@ -1,12 +1,12 @@
-"""What holds for every test: quiet libraries, no calls to a model hub, threads that do not spin while they wait."""
+"""What holds for every test: quiet libraries, no calls to a model hub, threads that spin only shortly while they wait."""
 
 import os
 import signal
 
 for name, value in {
-    "HF_HUB_OFFLINE": "1",
+    "GOMP_SPINCOUNT": "2000",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "OMP_WAIT_POLICY": "PASSIVE",
+    "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "VLLM_NO_USAGE_STATS": "1",
 }.items():
