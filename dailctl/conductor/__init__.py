@@ -1,0 +1,1 @@
+"""The in-cluster sequencer of one run: `python -m dailctl.conductor --run R`."""
