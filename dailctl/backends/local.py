@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import random
 import signal
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from dail_runtime.errors import DailError, IntegrityError, TransientError
@@ -17,27 +17,29 @@ from dail_runtime.store import MANIFEST, Store
 from dailctl.backends.lock import hold
 from dailctl.backends.logs import Logs, last_words
 from dailctl.backends.process import Event, Exited, Inbox, Lost, Signalled, StageProcess, signals_to
+from dailctl.backends.starters import Starter, starter
 from dailctl.errors import StageFailed, Stopped
 from dailctl.progress import View
 from dailctl.runs import Run, store_environment
 
-STAGE_COMMAND = (sys.executable, "-P", "-m", "dail_runtime.stages")
-"""-P: a torch.py in the user's folder must not be taken for the library."""
 WAITS = (2.0, 8.0, 30.0)
 """Seconds before each further attempt of a stage that failed by a passing fault."""
 PASSING = (TransientError.exit_code, IntegrityError.exit_code)
 KILLED = 128
 
+Start = Callable[[Mapping[str, str], Sequence[int]], Starter]
+"""From the environment that stage processes get and the descriptors that they inherit to what starts them."""
+START: Start = starter
+
 
 class LocalBackend:
     """One `dailctl run`."""
 
-    def __init__(self, run: Run, view: View, *, command: Sequence[str] | None = None, waits: Sequence[float] = WAITS) -> None:
+    def __init__(self, run: Run, view: View, *, start: Start | None = None, waits: Sequence[float] | None = None) -> None:
         self._run, self._view = run, view
-        self._command, self._waits = tuple(command or STAGE_COMMAND), tuple(waits)
+        self._start, self._waits = start or START, WAITS if waits is None else tuple(waits)
         self._inbox: Inbox = queue.SimpleQueue()
         self._logs = Logs(run.root, run.name)
-        self._inherit: tuple[int, ...] = ()
         self._digest = ""
 
     def execute(self, again: Iterable[Task] = ()) -> None:
@@ -48,7 +50,11 @@ class LocalBackend:
             StageFailed: a task ended without its result; later tasks were not started.
             Stopped: a signal asked for the end; the running stage has saved.
         """
-        with signals_to(self._inbox), hold(self._run.root, lambda: self._inbox.put(Lost())) as self._inherit:
+        with (
+            signals_to(self._inbox),
+            hold(self._run.root, lambda: self._inbox.put(Lost())) as inherit,
+            contextlib.closing(self._start(store_environment(self._run.job), inherit)) as self._starter,
+        ):
             drop(self._run.root, again)
             self._digest = save_job(self._run.root, self._run.job, self._run.content)
             for number, task in enumerate(self._run.tasks, 1):
@@ -76,8 +82,8 @@ class LocalBackend:
             self._stop_if_asked(task, self._next(wait))
 
     def _attempt(self, task: Task, log: Path) -> StageFailed | None:
-        command = [*self._command, task.name, "--run", self._run.root.uri, "--job", self._digest]
-        process = StageProcess(command, self._inbox, log, environment=store_environment(self._run.job), inherit=self._inherit)
+        arguments = [task.name, "--run", self._run.root.uri, "--job", self._digest]
+        process = StageProcess(self._starter, arguments, self._inbox, log)
         asked: Signalled | Lost | None = None
         said: Event | None = None
         try:

@@ -7,12 +7,13 @@ import json
 import os
 import queue
 import signal
-import subprocess
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from dailctl.backends.starters import Starter
 
 READERS_END = 5.0
 """Seconds in which the event reader must reach the end of a dead process's output."""
@@ -50,44 +51,36 @@ Inbox = queue.SimpleQueue[Event | Exited | Signalled | Lost]
 
 
 class StageProcess:
-    """Starts `command`; its events and its end arrive in `inbox`, its standard error goes to the file `log` as it comes."""
+    """Has `starter` start a task; its events and its end arrive in `inbox`, its standard error goes to the file `log` as it comes."""
 
-    def __init__(
-        self, command: Sequence[str], inbox: Inbox, log: Path, *, environment: Mapping[str, str], inherit: Sequence[int] = ()
-    ) -> None:
+    def __init__(self, starter: Starter, arguments: Sequence[str], inbox: Inbox, log: Path) -> None:
         self._inbox = inbox
-        self._ended = False
         # Both this process and the stage append to the log; O_APPEND keeps their lines whole.
         self._log = log.open("ab", buffering=0)
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            env={**os.environ, **environment, "PYTHONUNBUFFERED": "1"},
-            pass_fds=inherit,
-            # A group of its own: Ctrl-C in the terminal reaches dailctl alone, which then lets the stage save.
-            start_new_session=True,
-        )
+        events, theirs = os.pipe()
+        self._events = os.fdopen(events, "rb")
+        try:
+            self._child = starter.start(arguments, stdout=theirs, stderr=self._log.fileno())
+        except BaseException:
+            self._events.close()
+            self._log.close()
+            raise
+        finally:
+            os.close(theirs)
         self._reader = threading.Thread(target=self._read, name="events", daemon=True)
         self._reader.start()
         threading.Thread(target=self._wait, name="wait", daemon=True).start()
 
     def ask_to_stop(self) -> None:
         """SIGTERM: save and end."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.terminate()
+        self._child.terminate()
 
     def kill(self) -> None:
         """End it and everything it started, at once; nothing where it has ended."""
-        if self._ended:
-            return
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self._child.kill()
 
     def _read(self) -> None:
-        assert self._process.stdout is not None
-        with self._process.stdout as lines:
+        with self._events as lines:
             for line in lines:
                 try:
                     body = json.loads(line)
@@ -105,10 +98,7 @@ class StageProcess:
             self._log.write((json.dumps(body, ensure_ascii=False) + "\n").encode())
 
     def _wait(self) -> None:
-        code = self._process.wait()
-        # Workers of a killed stage live on, and hold its output open.
-        self.kill()
-        self._ended = True
+        code = self._child.wait()
         self._reader.join(READERS_END)
         self._log.close()
         self._inbox.put(Exited(code))

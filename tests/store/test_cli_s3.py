@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cli import dailctl
-from tests.support.playing import COMMAND, TASKS, Play
+from tests.support.playing import TASKS, Play, warm
 from tests.support.s3 import Bucket
 
 pytestmark = pytest.mark.store
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.store
 @pytest.fixture
 def play(tmp_path: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Play:
     """A job with played stages whose results go to the bucket; the endpoint stands in the job alone."""
-    monkeypatch.setattr("dailctl.backends.local.STAGE_COMMAND", COMMAND)
+    monkeypatch.setattr("dailctl.backends.local.START", warm)
     monkeypatch.setattr("dailctl.cli.run.LIBRARIES", ())
     for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME"):
         monkeypatch.setenv(name, str(tmp_path / name))

@@ -6,14 +6,29 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dailctl.backends.starters import Fresh, Starter, Warm
 from dailctl.runs import Run, run_of_file
 
 REPOSITORY = Path(__file__).parents[2]
-COMMAND = (sys.executable, "-I", str(REPOSITORY / "tests" / "support" / "scripted_stage.py"))
-PROGRAM = f"import sys, dailctl.backends.local as l; l.STAGE_COMMAND = {COMMAND!r}; from dailctl.cli.main import main; sys.exit(main())"
+PROGRAM = (
+    "import sys, dailctl.backends.local; from tests.support.playing import warm\n"
+    "dailctl.backends.local.START = warm\nfrom dailctl.cli.main import main; sys.exit(main())"
+)
+
+
+def fresh(environment: Mapping[str, str], inherit: Sequence[int]) -> Starter:
+    """Starts each played stage as a process of its own."""
+    return Fresh(environment, inherit, (sys.executable, "-I", str(REPOSITORY / "tests" / "support" / "scripted_stage.py")))
+
+
+def warm(environment: Mapping[str, str], inherit: Sequence[int]) -> Starter:
+    """Forks each played stage from one process."""
+    return Warm(environment, inherit, (sys.executable, "-I", str(REPOSITORY / "tests" / "support" / "scripted_warm.py")))
+
 
 JOB = """\
 apiVersion: dail/v1alpha1

@@ -28,13 +28,13 @@ def emit(**event: Any) -> None:
     print(json.dumps(event), flush=True)
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """Play the next attempt of the script."""
     parser = argparse.ArgumentParser()
     parser.add_argument("task")
     parser.add_argument("--run", required=True)
     parser.add_argument("--job", required=True)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     script = json.loads(Path(os.environ["SCRIPT"]).read_text())
     marks = Path(os.environ["SCRIPT"] + ".marks")
     with marks.open("a") as file:

@@ -17,12 +17,12 @@ import pytest
 from dail_runtime.errors import UsageError
 from dail_runtime.spec import DailJob, plan
 from dail_runtime.store import MANIFEST, open_store
-from dailctl.backends.local import LocalBackend, drop, tasks_from
+from dailctl.backends.local import LocalBackend, Start, drop, tasks_from
 from dailctl.backends.lock import hold, is_held
 from dailctl.errors import StageFailed, Stopped
 from dailctl.progress import View
 from dailctl.runs import Run
-from tests.support.playing import COMMAND
+from tests.support.playing import fresh, warm
 
 REPOSITORY = Path(__file__).parents[2]
 JOB = {
@@ -42,8 +42,8 @@ ALL = ["prepare", "rewrite/a", "select/a", "train/a", "train/b", "evaluate/base"
 class Stage:
     """A run whose stages follow a script."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch, start: Start) -> None:
+        self.folder, self.start = folder, start
         self.script = folder / "script.json"
         monkeypatch.setenv("SCRIPT", str(self.script))
         monkeypatch.chdir(REPOSITORY)
@@ -60,7 +60,7 @@ class Stage:
     def execute(self, *, again: list[str] | None = None, waits: tuple[float, ...] = (0.01, 0.01)) -> None:
         """Run it; `again` as --from."""
         dropped = [task for task in self.run.tasks if task.name in (again or [])]
-        LocalBackend(self.run, View(), command=COMMAND, waits=waits).execute(dropped)
+        LocalBackend(self.run, View(), start=self.start, waits=waits).execute(dropped)
 
     @property
     def started(self) -> list[str]:
@@ -98,10 +98,10 @@ def assert_ended(pids: list[int]) -> None:
     assert left == []
 
 
-@pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
-    """A scripted run."""
-    return Stage(tmp_path, monkeypatch)
+@pytest.fixture(params=[fresh, warm], ids=["fresh", "warm"])
+def stage(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    """A scripted run, with each way to start a stage."""
+    return Stage(tmp_path, monkeypatch, request.param)
 
 
 def test_every_task_runs_once_in_the_plans_order_and_never_again(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
@@ -207,7 +207,7 @@ def test_no_stage_outlives_a_failure_of_its_supervisor(stage: Stage) -> None:
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        LocalBackend(stage.run, Broken(), command=COMMAND).execute()
+        LocalBackend(stage.run, Broken(), start=stage.start).execute()
     assert_ended(stage.pids())
 
 
@@ -232,7 +232,7 @@ def test_a_stage_that_outlives_a_killed_dailctl_keeps_the_run_locked(stage: Stag
     code = (
         "import sys; from pathlib import Path; from tests.unit.test_cli_local_backend import *\n"
         f"job = DailJob.model_validate(JOB); root = open_store({str(stage.folder / 'runs')!r}).at('play')\n"
-        "LocalBackend(Run(job, {}, plan(job, {}), root), View(), command=COMMAND).execute()"
+        f"LocalBackend(Run(job, {{}}, plan(job, {{}}), root), View(), start={stage.start.__name__}).execute()"
     )
     pid = os.spawnv(os.P_NOWAIT, sys.executable, [sys.executable, "-c", code])
     while "prepare" not in stage.started:

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.cli import Said, dailctl
-from tests.support.playing import COMMAND, TASKS, Play
+from tests.support.playing import TASKS, Play, warm
 
 
 @pytest.fixture
 def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Play:
     """A job with played stages, for dailctl in this process."""
-    monkeypatch.setattr("dailctl.backends.local.STAGE_COMMAND", COMMAND)
+    monkeypatch.setattr("dailctl.backends.local.START", warm)
     monkeypatch.setattr("dailctl.backends.local.WAITS", ())
     monkeypatch.setattr("dailctl.cli.run.LIBRARIES", ())
     play = Play(tmp_path)

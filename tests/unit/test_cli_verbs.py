@@ -18,7 +18,7 @@ from dail_runtime.spec.schema import job_schema
 from dailctl import exits
 from dailctl.backends.lock import hold
 from tests.support.cli import Said, dailctl, tree
-from tests.support.playing import COMMAND, FILES, REPORT, TASKS, Play
+from tests.support.playing import FILES, REPORT, TASKS, Play, warm
 
 SCHEMA = json.dumps(job_schema(), indent=2, ensure_ascii=False) + "\n"
 
@@ -26,7 +26,7 @@ SCHEMA = json.dumps(job_schema(), indent=2, ensure_ascii=False) + "\n"
 @pytest.fixture
 def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Play:
     """A job with played stages."""
-    monkeypatch.setattr("dailctl.backends.local.STAGE_COMMAND", COMMAND)
+    monkeypatch.setattr("dailctl.backends.local.START", warm)
     monkeypatch.setattr("dailctl.cli.run.LIBRARIES", ())
     play = Play(tmp_path)
     monkeypatch.setenv("SCRIPT", str(play.script))
