@@ -18,6 +18,7 @@ ATTEMPTS = "_attempts/"
 """Below a task's prefix; keys that start with '_' are about the task and never part of its result."""
 
 LATEST = "latest.json"
+JOBS = "jobs/"
 
 
 class ProgressNow(BaseModel):
@@ -70,7 +71,7 @@ def save_job(run: Store, job: DailJob, content: Mapping[str, str]) -> str:
     """Keep the resolved job and the digests of its outside inputs; returns the digest (16 hex) a stage process is given."""
     record = {"job": job.model_dump(mode="json"), "content": dict(content)}
     digest = digest_of(record)[:16]
-    run.create(f"jobs/{digest}.json", json.dumps(record, indent=1, ensure_ascii=False).encode())
+    run.create(f"{JOBS}{digest}.json", json.dumps(record, indent=1, ensure_ascii=False).encode())
     run.put(LATEST, json.dumps({"job": digest, "saved": datetime.now(UTC).isoformat()}).encode())
     return digest
 
@@ -85,15 +86,20 @@ def load_saved_job(run: Store, digest: str | None = None) -> tuple[DailJob, dict
     try:
         if digest is None:
             digest = str(json.loads(run.get(LATEST))["job"])
-        record = json.loads(run.get(f"jobs/{digest}.json"))
+        record = json.loads(run.get(f"{JOBS}{digest}.json"))
         return DailJob.model_validate(record["job"]), record["content"]
     except KeyError:
         raise UsageError(
             f"no run was started at {run.uri}; check the name and the storage, or start it with dailctl run -f JOB.yaml"
         ) from None
     except (ValidationError, ValueError) as err:
-        what = f"{run.uri}/jobs/{digest}.json is not a job of this version of dail ({str(err).splitlines()[0]})"
+        what = f"{run.uri}/{JOBS}{digest}.json is not a job of this version of dail ({str(err).splitlines()[0]})"
         raise IntegrityError(f"{what}; start the run again from its job file") from None
+
+
+def saved_jobs(run: Store) -> list[str]:
+    """Digests of all jobs that were saved at the run's root."""
+    return [info.key.removeprefix(JOBS).removesuffix(".json") for info in run.list(JOBS) if info.key.endswith(".json")]
 
 
 def attempts_of(out: Store) -> list[Attempt]:

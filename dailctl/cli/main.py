@@ -16,6 +16,7 @@ from dail_runtime.errors import DailError, Interrupted
 from dailctl import output
 from dailctl.cli.fetch import fetch
 from dailctl.cli.init import init
+from dailctl.cli.plan import plan
 from dailctl.cli.report import report
 from dailctl.cli.run import run
 from dailctl.cli.schema import schema
@@ -63,7 +64,7 @@ def dailctl(
         typer.echo(ctx.get_help())
 
 
-for _verb in (init, validate, run, status, report, fetch, schema, version):
+for _verb in (init, validate, plan, run, status, report, fetch, schema, version):
     app.command()(_verb)
 
 

@@ -1,0 +1,90 @@
+"""`dailctl plan`: what a run will take, task by task, before it is started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dailctl import output
+from dailctl.cli.options import DocumentOutput, Job, Overrides
+
+if TYPE_CHECKING:
+    from dailctl.estimate.total import Estimate, TaskEstimate
+
+
+def plan(
+    file: Job = None,
+    rates: Annotated[
+        Path | None,
+        typer.Option("--rates", metavar="FILE", help="Rates for what this run has not measured: stage -> {tokensPerSecond, per, source}."),
+    ] = None,
+    prices: Annotated[
+        Path | None,
+        typer.Option("--prices", metavar="FILE", envvar="DAIL_PRICES", help="Price of a GPU-hour: resource or pool -> number."),
+    ] = None,
+    overrides: Overrides = None,
+    form: DocumentOutput = None,
+) -> None:
+    """Show what a run will take: tokens, time, GPU-hours, storage and cost of each task.
+
+    Nothing is written. Times come from rates that this run measured (run a small part first, with data.limit) or from
+    --rates, never from guesses; what is done already is shown as it was.
+    """
+    from dailctl.estimate.of_run import estimate_of
+    from dailctl.estimate.rates import read_prices, read_rates
+    from dailctl.runs import run_of_file, the_job_file
+
+    stated = read_rates(rates) if rates is not None else {}
+    money = read_prices(prices) if prices is not None else {}
+    found = estimate_of(run_of_file(file if file is not None else the_job_file(), overrides or ()), stated, money)
+    if form is not None:
+        output.document(found.document(), form)
+        return
+    output.data(told(found))
+    if unknown := found.unknown():
+        output.talk(
+            f"No measured rate for {', '.join(unknown)}: run a small part (--set data.limit=16), and the next plan knows; or give --rates."
+        )
+
+
+def told(found: Estimate) -> str:
+    """The table, where its figures come from, and the sums."""
+    head = ["NAME", "STATE", "PODS", "GPUS", "TOKENS", "TIME", "GPU-HOURS", *(["COST"] if found.prices else []), "STORED"]
+    lines = [output.table(head, [_row(task, priced=bool(found.prices)) for task in found.tasks])]
+    sources = dict.fromkeys(source for task in found.tasks if not task.done for source in task.sources)
+    lines += [f"from: {source}\n" for source in sources]
+    for word, done in (("to do", False), ("done", True)):
+        if any(task.done is done for task in found.tasks):
+            cost = found.cost(done=done)
+            money = "" if cost is None else f", cost {cost:.2f}"
+            time = output.duration(found.seconds(done=done))
+            lines.append(f"{word}: {time}, {_hours(found.gpu_hours(done=done))}{money}\n")
+    return "".join(lines)
+
+
+def _row(task: TaskEstimate, *, priced: bool) -> list[str]:
+    at_most = "-" if task.tokens_at_most is None else f"<= {_count(task.tokens_at_most)}"
+    return [
+        task.task,
+        "done" if task.done else "to do",
+        str(task.pods) if task.pods else "-",
+        ", ".join(f"{number} {name}" for name, number in task.gpus.items()) or "-",
+        at_most if task.tokens is None else _count(task.tokens),
+        "-" if task.seconds is None else output.duration(task.seconds),
+        "-" if task.gpu_hours is None or not task.gpu_hours else f"{sum(task.gpu_hours.values()):.2f}",
+        *(["-" if task.cost is None else f"{task.cost:.2f}"] if priced else []),
+        "-" if task.stored is None else output.size(task.stored),
+    ]
+
+
+def _hours(hours: dict[str, float]) -> str:
+    return ", ".join(f"{value:.2f} GPU-hours of {name}" for name, value in hours.items()) or "no GPU-hours"
+
+
+def _count(tokens: int) -> str:
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if tokens >= size:
+            return f"{tokens / size:.1f}{unit}"
+    return str(tokens)
