@@ -185,10 +185,7 @@ def test_demand_is_counted_from_the_manifests_themselves() -> None:
         {"kind": "Deployment", "spec": {"replicas": 3, **pod(**{GPU: "2", "memory": "8Gi"})}},
         {"kind": "Service", "spec": {}},
         {"kind": "Job", "spec": pod()},
-        {
-            "kind": "PyTorchJob",
-            "spec": {"pytorchReplicaSpecs": {"Master": pod(**{GPU: "8"}), "Worker": {"replicas": 3, **pod(**{GPU: "8"})}}},
-        },
+        {"kind": "PyTorchJob", "spec": {"pytorchReplicaSpecs": {"Master": eight, "Worker": {"replicas": 3, **eight}}}},
     ]
     assert demand_of(objects) == Demand(objects=4, pods=3 + 1 + 4, gpus={GPU: 6 + 32})
 
