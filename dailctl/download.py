@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from dail_runtime.errors import IntegrityError, UsageError
+from dail_runtime.objects import ADAPTER, KEPT, MODEL, VERDICTS
 from dail_runtime.spec import Task
 from dail_runtime.store import ObjectInfo, Store, read_manifest
 from dailctl import output
 from dailctl.runs import Run
 
-TRAIN_PARTS = ("adapter", "model")
-TRACES = ("kept.jsonl", "verdicts.jsonl")
+TRAIN_PARTS = (ADAPTER, MODEL)
+TRACES = (KEPT, VERDICTS)
 
 
 @dataclass(frozen=True)

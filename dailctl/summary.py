@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from dail_runtime.errors import IntegrityError, UsageError
+from dail_runtime.objects import REPORT_HTML, REPORT_JSON
 from dail_runtime.store import Store
 from dailctl import output
 from dailctl.runs import Run, local_path
 
-HTML, JSON = "report.html", "report.json"
 SHOWN_KS = 4
 """Most k of pass@k in one table; report.json has all of them."""
 
@@ -24,7 +24,7 @@ def publish(run: Run) -> None:
         UsageError: the run has no report yet.
     """
     out = run.root.at(run.task("report").prefix)
-    for name in (HTML, JSON):
+    for name in (REPORT_HTML, REPORT_JSON):
         try:
             content = out.get(name)
         except KeyError:
@@ -40,7 +40,7 @@ def read_report(run: Run) -> dict[str, Any]:
         UsageError: the run has no report yet.
     """
     try:
-        found: dict[str, Any] = json.loads(run.root.at(run.task("report").prefix).get(JSON))
+        found: dict[str, Any] = json.loads(run.root.at(run.task("report").prefix).get(REPORT_JSON))
     except KeyError:
         raise _no_report(run) from None
     return found
@@ -53,13 +53,13 @@ def local_report(run: Run) -> Path:
     folder = local_path(run.root)
     if folder is not None:
         # The copy at the root may be that of a later job of the same name.
-        return folder / HTML if _same(run.root, HTML, out.get(HTML)) else folder / task.prefix / HTML
+        return folder / REPORT_HTML if _same(run.root, REPORT_HTML, out.get(REPORT_HTML)) else folder / task.prefix / REPORT_HTML
     import platformdirs
 
     cache = platformdirs.user_cache_path("dail") / run.name
-    for name in (HTML, JSON):
+    for name in (REPORT_HTML, REPORT_JSON):
         out.get_file(name, cache / name)
-    return cache / HTML
+    return cache / REPORT_HTML
 
 
 def summary(report: Mapping[str, Any], html: Path, *, every_k: bool = False) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 import torch
@@ -53,6 +54,13 @@ def pick_dtype(spec: ModelSpec, device: torch.device) -> torch.dtype:
     if not cpu_multiplies_bf16():
         return torch.float32
     return torch.float32 if parameter_count(model_folder(spec)) < SMALL else torch.bfloat16
+
+
+def free_device_memory() -> None:
+    """Give memory of models that nothing refers to any more back to the device: another model is to have it."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def cpu_multiplies_bf16() -> bool:

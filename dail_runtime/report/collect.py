@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dail_runtime.check.records import TEACHER
 from dail_runtime.evaluate.records import RESPONSES, SUMMARY, SetFigures, Summary
 from dail_runtime.evaluate.summary import difference
+from dail_runtime.objects import CURVES, KEPT, PROBLEMS, evaluation_key
 from dail_runtime.records import Kept, Problem, Rollout, from_jsonl
 from dail_runtime.report.model import ModelFigures, Report, StageFigures, TraceExample
 from dail_runtime.report.verdict import rivals, verdict
@@ -37,7 +39,7 @@ def collect(job: DailJob, inputs: Mapping[str, Store]) -> Report:
         stages=_stages(manifests),
         dropped=_dropped(manifests, primary),
         counts={name: manifest.counts for name, manifest in manifests.items()},
-        teacher={name.split("/")[1]: json.loads(inputs[name].get("teacher.json")) for name in inputs if name.startswith("check/")},
+        teacher={name.split("/")[1]: json.loads(inputs[name].get(TEACHER)) for name in inputs if name.startswith("check/")},
         notes=list(dict.fromkeys([*rivals(primary, sets[first]), *notes])),
         examples=[*_trained(inputs, manifests, primary), *_answered(inputs, first, [t for t in (BASE, primary) if t in summaries])],
         versions=next(iter(manifests.values())).versions,
@@ -47,7 +49,7 @@ def collect(job: DailJob, inputs: Mapping[str, Store]) -> Report:
 
 def curves(inputs: Mapping[str, Store]) -> dict[str, list[dict[str, Any]]]:
     """Variant -> the rows of its training curve."""
-    found = {name.split("/")[1]: store.get("curves.jsonl") for name, store in inputs.items() if name.startswith("train/")}
+    found = {name.split("/")[1]: store.get(CURVES) for name, store in inputs.items() if name.startswith("train/")}
     return {variant: [json.loads(line) for line in data.splitlines()] for variant, data in found.items()}
 
 
@@ -95,15 +97,15 @@ def _lineage(manifests: Mapping[str, Manifest], task: str) -> list[str]:
 def _trained(inputs: Mapping[str, Store], manifests: Mapping[str, Manifest], primary: str) -> list[TraceExample]:
     """The first problems with a kept trace, beside what the expert wrote."""
     select = next(name for name in manifests[f"train/{primary}"].inputs if name.startswith("select/"))
-    problems = _problems(inputs["prepare"].get("problems.jsonl"))
-    kept = {row.id: row for row in reversed(list(from_jsonl(Kept, inputs[select].get("kept.jsonl"))))}
+    problems = _problems(inputs["prepare"].get(PROBLEMS))
+    kept = {row.id: row for row in reversed(list(from_jsonl(Kept, inputs[select].get(KEPT))))}
     chosen = sorted(kept)[:: max(1, len(kept) // SHOWN)][:SHOWN]
     return [_example(problems[id_], rewritten=kept[id_].text) for id_ in chosen]
 
 
 def _answered(inputs: Mapping[str, Store], set_: str, models: Sequence[str]) -> list[TraceExample]:
     """Evaluation problems with the first answer of the base and of the tuned model."""
-    problems = _problems(inputs["prepare"].get(f"evaluation/{set_}.jsonl"))
+    problems = _problems(inputs["prepare"].get(evaluation_key(set_)))
     examples = []
     for id_ in sorted(problems)[:: max(1, len(problems) // SHOWN)]:
         answers = {}

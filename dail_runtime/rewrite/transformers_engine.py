@@ -6,17 +6,15 @@ work is interrupted; the batch size, the number of threads and the kind of CPU a
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dail_runtime.errors import ModelError
-from dail_runtime.models import load_model, load_tokenizer, max_length, pick_device
+from dail_runtime.models import free_device_memory, load_model, load_tokenizer, max_length, pick_device
 from dail_runtime.records import Sample
 from dail_runtime.rewrite.batch import Batch, Prefill, Response, prefill
 from dail_runtime.rewrite.engine import Request, Sampling, Tick
@@ -84,9 +82,7 @@ class TransformersGenerator:
         """Let go of the model and its memory."""
         self._model = None
         self._latest.clear()
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_device_memory()
 
     def generate(
         self, requests: Iterable[Request], sampling: Sampling, *, tick: Tick | None = None

@@ -6,7 +6,6 @@ vLLM's depend on what is batched together, and now and then that moves a draw to
 
 from __future__ import annotations
 
-import gc
 import os
 import tempfile
 import time
@@ -19,7 +18,7 @@ import torch
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from dail_runtime.errors import DailError, ModelError, SetupError, TransientError
-from dail_runtime.models import load_model, load_tokenizer, max_length, model_folder, pick_device, pick_dtype
+from dail_runtime.models import free_device_memory, load_model, load_tokenizer, max_length, model_folder, pick_device, pick_dtype
 from dail_runtime.records import Sample
 from dail_runtime.rewrite.engine import Request, Sampling, Tick
 from dail_runtime.rewrite.memory import memory_total
@@ -152,9 +151,7 @@ class VllmGenerator:
             return
         self.vllm.engine_core.shutdown()
         self.vllm = None
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_device_memory()
 
     def generate(
         self, requests: Iterable[Request], sampling: Sampling, *, tick: Tick | None = None

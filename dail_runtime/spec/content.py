@@ -38,12 +38,17 @@ def content_of(job: DailJob) -> dict[str, str]:
     named += [(f"data.evaluation.{index}.path", one.path) for index, one in enumerate(job.spec.data.evaluation)]
     for field, uri in named:
         if uri not in found:
-            found[uri] = _file_digest(field, uri, storage.endpoint, storage.region)
+            found[uri] = file_digest(field, uri, storage.endpoint, storage.region)
     found[job.spec.model.id] = _model_digest(job.spec.model, storage.endpoint, storage.region)
     return found
 
 
-def _file_digest(field: str, uri: str, endpoint: str | None, region: str | None) -> str:
+def file_digest(field: str, uri: str, endpoint: str | None, region: str | None) -> str:
+    """sha256 of a data file or s3:// object; `field` is where the job names it.
+
+    Raises:
+        DataError: it is missing or cannot be read.
+    """
     if uri.startswith("s3://"):
         folder, _, name = uri.rpartition("/")
         store = open_store(folder, endpoint=endpoint, region=region)

@@ -43,6 +43,8 @@ class StageContext:
     """Progress and sentences."""
     stop: threading.Event = field(default_factory=threading.Event)
     """Set when the process got SIGTERM or SIGINT: save and raise `Interrupted` soon."""
+    content: Mapping[str, str] = field(default_factory=dict)
+    """Digests of the outside inputs by which the job was planned (`spec.content.content_of`)."""
 
     def check_stop(self) -> None:
         """Raise `Interrupted` where the process was asked to end; call between units of work."""

@@ -14,6 +14,7 @@ from dail_runtime.check.verdict import verdict
 from dail_runtime.evaluate.grading import Grader
 from dail_runtime.evaluate.passk import intervals
 from dail_runtime.models import load_model, load_tokenizer, pick_device
+from dail_runtime.objects import KEPT, PROBLEMS, VERDICTS
 from dail_runtime.prompts.contexts import Prompts, PromptTooLong
 from dail_runtime.prompts.reference import references
 from dail_runtime.records import Kept, Problem, Rollout, from_jsonl, to_jsonl
@@ -21,8 +22,6 @@ from dail_runtime.rewrite.engine import Request, Sampling, open_engine, problem_
 from dail_runtime.rewrite.limits import limits, suppressed
 from dail_runtime.spec.rewrite import DirectPolicy
 from dail_runtime.stages.base import StageContext
-from dail_runtime.stages.prepare import PROBLEMS
-from dail_runtime.stages.select import KEPT, VERDICTS
 from dail_runtime.store import Store
 from dail_runtime.train.data import Row, traces
 

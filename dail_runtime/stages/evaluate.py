@@ -18,15 +18,14 @@ from dail_runtime.evaluate.meter import Meter
 from dail_runtime.evaluate.records import SUMMARY, ProblemResult, Summary
 from dail_runtime.evaluate.summary import set_figures
 from dail_runtime.models import load_tokenizer
+from dail_runtime.objects import ADAPTER, evaluation_key
 from dail_runtime.prompts.contexts import Prompts, PromptTooLong
 from dail_runtime.records import Problem, from_jsonl
 from dail_runtime.rewrite.engine import open_engine
 from dail_runtime.rewrite.limits import limits
 from dail_runtime.spec.job import BASE
 from dail_runtime.stages.base import StageContext
-from dail_runtime.stages.prepare import evaluation_key
 
-ADAPTER = "adapter/"
 _MANY = 0.2
 
 
@@ -116,7 +115,7 @@ def _adapter(ctx: StageContext, folder: Path) -> Path | None:
     if _target(ctx) == BASE:
         return None
     trained = ctx.inputs[f"train/{_target(ctx)}"]
-    for info in trained.list(ADAPTER):
+    for info in trained.list(f"{ADAPTER}/"):
         path = folder / info.key
         path.parent.mkdir(parents=True, exist_ok=True)
         trained.get_file(info.key, path)

@@ -9,17 +9,11 @@ from typing import Any
 
 from dail_runtime.data import HELDOUT, Counts, hold_out, read_problems
 from dail_runtime.errors import DataError
+from dail_runtime.objects import BAD_ROWS, PROBLEMS, evaluation_key
 from dail_runtime.records import Problem, to_jsonl
+from dail_runtime.spec.content import file_digest
 from dail_runtime.spec.job import DailJob
 from dail_runtime.stages.base import StageContext
-
-PROBLEMS = "problems.jsonl"
-BAD_ROWS = "bad_rows.jsonl"
-
-
-def evaluation_key(name: str) -> str:
-    """Key of an evaluation set's problems below the stage's prefix."""
-    return f"evaluation/{name}.jsonl"
 
 
 def run(ctx: StageContext) -> dict[str, Any]:
@@ -52,6 +46,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
     answers = _answers(ctx, problems)
     _tell(ctx, told)
     ctx.check_stop()
+    _check_unchanged(ctx)
     ctx.out.put(PROBLEMS, to_jsonl(problems))
     for name, rows in sets.items():
         ctx.out.put(evaluation_key(name), to_jsonl(rows))
@@ -75,6 +70,15 @@ def _answers(ctx: StageContext, problems: Sequence[Problem]) -> int:
         missing = len(problems) - answers
         ctx.progress.say(f"{missing} of {len(problems)} problems have no answer; select.requireCorrect keeps no trace of them.")
     return answers
+
+
+def _check_unchanged(ctx: StageContext) -> None:
+    """Refuse files that were edited after the job was planned: all results are kept under the digests of that time."""
+    spec, storage = ctx.job.spec.data, ctx.job.spec.storage
+    named = {spec.solutions: "data.solutions", **{one.path: f"data.evaluation.{i}.path" for i, one in enumerate(spec.evaluation)}}
+    for uri, field in named.items():
+        if ctx.content.get(uri) not in (None, file_digest(field, uri, storage.endpoint, storage.region)):
+            raise DataError(f"{field}: {uri} was changed after this run started; run the same command again to take it as it is now")
 
 
 def _strict_variants(job: DailJob) -> list[str]:

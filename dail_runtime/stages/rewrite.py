@@ -11,6 +11,7 @@ from typing import Any
 
 from dail_runtime.errors import ResultError
 from dail_runtime.models import load_tokenizer
+from dail_runtime.objects import PROBLEMS, ROLLOUTS, rollout_key
 from dail_runtime.prompts.contexts import Prompts, PromptTooLong
 from dail_runtime.prompts.reference import references
 from dail_runtime.records import Problem, Rollout, from_jsonl
@@ -19,19 +20,11 @@ from dail_runtime.rewrite.limits import limits, suppressed
 from dail_runtime.rewrite.writer import Writer
 from dail_runtime.spec.rewrite import Engine, MixedPolicy, TransformersEngine
 from dail_runtime.stages.base import StageContext
-from dail_runtime.stages.prepare import PROBLEMS
-from dail_runtime.store import safe_key
 
-ROLLOUTS = "rollouts/"
 FACTS = "engine.json"
 """What the engine chose by itself and traces may depend on, written before the first of them."""
 _READERS = 16
 _MANY = 0.2
-
-
-def rollout_key(problem: str) -> str:
-    """Key of the rollout of the problem with that id, below the stage's prefix."""
-    return f"{ROLLOUTS}{safe_key(problem)}.json"
 
 
 def run(ctx: StageContext) -> dict[str, Any]:

@@ -100,7 +100,9 @@ def run_task(run: Store, job: DailJob, content: Mapping[str, str], name: str, em
     reporter = Reporter(out, attempt, emit)
     emit({"event": "start", "task": name, "attempt": attempt.number})
     stage: Stage = importlib.import_module(f"dail_runtime.stages.{task.stage}").run
-    context = StageContext(job=job, task=task, run=run, out=out, inputs=inputs, progress=reporter, stop=stop or threading.Event())
+    context = StageContext(
+        job=job, task=task, run=run, out=out, inputs=inputs, progress=reporter, stop=stop or threading.Event(), content=content
+    )
     try:
         counts = stage(context)
     except Interrupted as err:

@@ -10,14 +10,12 @@ from typing import Any, get_args
 
 from dail_runtime.errors import ResultError
 from dail_runtime.evaluate.grading import Grader
+from dail_runtime.objects import KEPT, PROBLEMS, VERDICTS, rollout_key
 from dail_runtime.records import Kept, Problem, Rollout, Verdict, from_jsonl, to_jsonl
 from dail_runtime.select import Fate, LeakFilter, Overlap, fates
 from dail_runtime.stages.base import StageContext
-from dail_runtime.stages.prepare import PROBLEMS
-from dail_runtime.store import Store, safe_key
+from dail_runtime.store import Store
 
-KEPT = "kept.jsonl"
-VERDICTS = "verdicts.jsonl"
 AT_ONCE = 32
 """Problems whose traces are in memory together."""
 
@@ -142,7 +140,7 @@ def _contaminated(ctx: StageContext, prepare: Store, problems: Sequence[Problem]
 def _rollouts(rewrite: Store, problems: Sequence[Problem]) -> Iterator[tuple[Problem, Rollout | None]]:
     def read(problem: Problem) -> Rollout | None:
         try:
-            return Rollout.model_validate_json(rewrite.get(f"rollouts/{safe_key(problem.id)}.json"))
+            return Rollout.model_validate_json(rewrite.get(rollout_key(problem.id)))
         except KeyError:
             # The rewrite leaves a problem out where its prompt is too long, and counts it.
             return None

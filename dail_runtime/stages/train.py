@@ -13,20 +13,17 @@ from transformers.utils import logging as transformers_logging
 
 from dail_runtime.errors import ResultError
 from dail_runtime.models import eos_ids, load_model, load_tokenizer, max_length, pick_device
+from dail_runtime.objects import CURVES, KEPT, PROBLEMS
 from dail_runtime.prompts.contexts import Prompts
 from dail_runtime.prompts.reference import references
 from dail_runtime.records import Kept, Problem, from_jsonl
 from dail_runtime.stages.base import StageContext
-from dail_runtime.stages.prepare import PROBLEMS
-from dail_runtime.stages.select import KEPT
 from dail_runtime.train.adapter import Student, recomputes
 from dail_runtime.train.batches import collate
 from dail_runtime.train.checkpoint import Checkpoints
 from dail_runtime.train.data import TrainingData, expert_texts, traces
 from dail_runtime.train.export import save_adapter, save_merged
 from dail_runtime.train.loop import Training
-
-CURVES = "curves.jsonl"
 
 
 def run(ctx: StageContext) -> dict[str, Any]:

@@ -7,14 +7,12 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dail_runtime.objects import ADAPTER, MODEL
 from dail_runtime.store import Store
 from dail_runtime.train.adapter import Student, merge
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-ADAPTER = "adapter"
-MODEL = "model"
 
 _WANTED = (".safetensors", ".json", ".jinja", ".txt", ".model")
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from dail_runtime.evaluate.records import RESPONSES, RESULTS
 from dail_runtime.stages.run import run_task
@@ -16,15 +14,6 @@ from tests.support.stage_process import assert_same_results, run_stage
 from tests.support.tiny import make_tiny_model
 
 PROBLEMS = 6
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """As in the stage's own process: the number of threads is part of the promise."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.slow

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from dail_runtime.models import load_tokenizer
 from dail_runtime.records import Problem, Rollout, Sample, from_jsonl
@@ -18,16 +16,7 @@ from tests.support.rollouts import data_job, finish_rewrite, saved, write_rows
 from tests.support.stage_process import SavedRun, assert_same_results, run_stage
 from tests.support.tiny import make_tiny_model
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """As in the stage's own process: the number of threads is part of the promise."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 def job_of(folder: Path, **rewrite: Any) -> DailJob:

@@ -11,10 +11,11 @@ import pytest
 from dail_runtime.errors import DataError
 from dail_runtime.records import Problem, from_jsonl
 from dail_runtime.spec import DailJob
+from dail_runtime.spec.content import content_of
 from dail_runtime.stages.run import run_task
 from dail_runtime.store import Manifest
 from tests.support.rollouts import data_job, saved, write_rows
-from tests.support.stage_process import SavedRun
+from tests.support.stage_process import SavedRun, save_run
 
 ROWS = [{"id": f"i{n}", "problem": f"problem {n}", "solution": f"So \\boxed{{{n}}}."} for n in range(20)]
 
@@ -91,3 +92,19 @@ def test_problems_without_an_answer_among_others_are_said(tmp_path: Path) -> Non
     _, manifest, said = prepare(data_job({"solutions": path}), tmp_path)
     assert manifest.counts["answers"] == manifest.counts["problems"] - 1
     assert f"1 of {manifest.counts['problems']} problems have no answer; select.requireCorrect keeps no trace of them." in said
+
+
+@pytest.mark.parametrize("edited", ["x.jsonl", "t.jsonl"])
+def test_a_file_edited_after_the_run_was_planned_is_refused_and_nothing_is_written(tmp_path: Path, edited: str) -> None:
+    test = write_rows(tmp_path / "t.jsonl", [{"problem": "q", "answer": "1"}])
+    job = data_job({"solutions": write_rows(tmp_path / "x.jsonl", ROWS), "evaluation": [{"name": "test", "path": test}]})
+    content = content_of(job)
+    run = save_run(job, content, str(tmp_path / "runs"))
+    row = '{"problem": "new", "solution": "\\\\boxed{1}", "answer": "1"}\n'
+    with (tmp_path / edited).open("a") as file:
+        file.write(row)
+    with pytest.raises(DataError, match=rf"{edited} was changed after this run started; run the same command again"):
+        run_task(run.root, job, content, "prepare", lambda _: None)
+    assert [info.key for info in run.at("prepare").list() if not info.key.startswith("_")] == []
+    run = save_run(job, content_of(job), str(tmp_path / "runs"))
+    assert run_task(run.root, job, content_of(job), "prepare", lambda _: None).counts["problems"] >= len(ROWS)
