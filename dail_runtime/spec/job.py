@@ -11,6 +11,7 @@ from dail_runtime.spec.base import Section
 from dail_runtime.spec.cluster import ClusterSpec
 from dail_runtime.spec.data import DataSpec
 from dail_runtime.spec.evaluate import EvaluateSpec
+from dail_runtime.spec.kubernetes import checked_labels
 from dail_runtime.spec.model import ModelSpec
 from dail_runtime.spec.prompts import PromptSpec
 from dail_runtime.spec.rewrite import RewriteSpec
@@ -30,6 +31,12 @@ class Metadata(Section):
     """Name of the run: lower-case letters, digits and '-', at most 40."""
     labels: dict[str, str] = Field(default_factory=dict)
     """Kubernetes labels for every object of the run."""
+
+    @field_validator("labels")
+    @classmethod
+    def _are_labels(cls, labels: dict[str, str]) -> dict[str, str]:
+        checked_labels(labels)
+        return labels
 
 
 class Variant(Section):

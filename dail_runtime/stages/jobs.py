@@ -67,11 +67,16 @@ class TaskState(BaseModel):
     counts: dict[str, Any] = Field(default_factory=dict)
 
 
+def job_record(job: DailJob, content: Mapping[str, str]) -> tuple[str, str]:
+    """The digest of a saved job (16 hex), and its text."""
+    record = {"job": job.model_dump(mode="json"), "content": dict(content)}
+    return digest_of(record)[:16], json.dumps(record, indent=1, ensure_ascii=False)
+
+
 def save_job(run: Store, job: DailJob, content: Mapping[str, str]) -> str:
     """Keep the resolved job and the digests of its outside inputs; returns the digest (16 hex) a stage process is given."""
-    record = {"job": job.model_dump(mode="json"), "content": dict(content)}
-    digest = digest_of(record)[:16]
-    run.create(f"{JOBS}{digest}.json", json.dumps(record, indent=1, ensure_ascii=False).encode())
+    digest, text = job_record(job, content)
+    run.create(f"{JOBS}{digest}.json", text.encode())
     run.put(LATEST, json.dumps({"job": digest, "saved": datetime.now(UTC).isoformat()}).encode())
     return digest
 

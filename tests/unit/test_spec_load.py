@@ -258,7 +258,7 @@ def test_a_secret_in_an_override_is_refused_too(tmp_path: Path) -> None:
     ],
 )
 def test_commits_paths_and_names_are_no_secrets(tmp_path: Path, value: str) -> None:
-    load_job(written(tmp_path, MINIMAL + f"  cluster: {{image: '{value}'}}\n"))
+    load_job(written(tmp_path, MINIMAL + f"  rewrite: {{suppress: ['{value}']}}\n"))
 
 
 def test_overrides_are_yaml_below_spec_or_from_the_top(tmp_path: Path) -> None:

@@ -1,0 +1,41 @@
+{{/*
+The batch/v1 Job that runs a task's stage process. Arguments: root, task, pool, component; optional: env.
+Codes 2 to 63 say that trying again will not help (docs/exit-codes.md); a pod that the cluster took away does not count as an attempt.
+*/}}
+{{- define "dail.job" -}}
+{{- $values := .root.Values -}}
+{{- $command := list "python" "-m" "dail_runtime.stages" .task.name "--run" $values.run.runUri "--job" $values.run.jobDigest -}}
+apiVersion: batch/v1
+kind: Job
+metadata:
+  {{- include "dail.taskMetadata" . | nindent 2 }}
+spec:
+  {{- if include "dail.queue" . }}
+  suspend: true
+  {{- end }}
+  completions: 1
+  parallelism: 1
+  backoffLimit: {{ $values.retries }}
+  podReplacementPolicy: Failed
+  {{- with $values.timeouts.stage }}
+  activeDeadlineSeconds: {{ int64 . }}
+  {{- end }}
+  podFailurePolicy:
+    {{- include "dail.podFailurePolicy" "stage" | nindent 4 }}
+  template:
+    {{- include "dail.pod" (merge (dict "container" "stage" "command" $command "restartPolicy" "Never" "grace" 60) .) | nindent 4 }}
+{{- end }}
+
+{{/* Argument: name of the container. */}}
+{{- define "dail.podFailurePolicy" -}}
+rules:
+  - action: Ignore
+    onPodConditions:
+      - type: DisruptionTarget
+        status: "True"
+  - action: FailJob
+    onExitCodes:
+      containerName: {{ . }}
+      operator: In
+      values: {{ untilStep 2 64 1 | toJson }}
+{{- end }}

@@ -1,0 +1,240 @@
+{{/*
+The template (metadata and spec) of every pod of a run: what its pool says, restricted Pod Security, and the run's store.
+Arguments: root, pool, component, container (name), command (list), grace (seconds); optional: task, image, env (list of core/v1 EnvVar),
+extras (YAML of the container: probes, ports, lifecycle), resources (instead of the pool's), restartPolicy, spread (labels), token (whether it
+gets one for the API), record (whether it mounts the record; such a pod may outlive the run's own ServiceAccount).
+*/}}
+{{- define "dail.pod" -}}
+{{- $values := .root.Values -}}
+{{- $pool := index $values.pools .pool -}}
+metadata:
+  labels:
+    {{- include "dail.labels" . | nindent 4 }}
+    {{- with $pool.labels }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- with $pool.annotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+spec:
+  {{- with .restartPolicy }}
+  restartPolicy: {{ . }}
+  {{- end }}
+  {{- if or $values.serviceAccount (not .record) }}
+  serviceAccountName: {{ include "dail.serviceAccount" .root }}
+  {{- end }}
+  automountServiceAccountToken: {{ .token | default false }}
+  enableServiceLinks: false
+  terminationGracePeriodSeconds: {{ .grace }}
+  securityContext:
+    runAsNonRoot: true
+    runAsUser: 65532
+    runAsGroup: 65532
+    fsGroup: 65532
+    fsGroupChangePolicy: OnRootMismatch
+    seccompProfile:
+      type: RuntimeDefault
+  {{- with $values.secrets.imagePull }}
+  imagePullSecrets:
+    - name: {{ . }}
+  {{- end }}
+  {{- with $pool.scheduler }}
+  schedulerName: {{ . }}
+  {{- end }}
+  {{- with $pool.priorityClass }}
+  priorityClassName: {{ . }}
+  {{- end }}
+  {{- with $pool.runtimeClass }}
+  runtimeClassName: {{ . }}
+  {{- end }}
+  {{- with $pool.nodeSelector }}
+  nodeSelector:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with $pool.tolerations }}
+  tolerations:
+    {{- range . }}
+    - {{ include "dail.present" . | nindent 6 | trim }}
+    {{- end }}
+  {{- end }}
+  {{- with $pool.affinity }}
+  affinity:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with .spread }}
+  topologySpreadConstraints:
+    - topologyKey: kubernetes.io/hostname
+      maxSkew: 1
+      whenUnsatisfiable: ScheduleAnyway
+      labelSelector:
+        matchLabels:
+          {{- . | nindent 10 }}
+  {{- end }}
+  containers:
+    - name: {{ .container }}
+      image: {{ .image | default $values.image | quote }}
+      imagePullPolicy: {{ $values.imagePullPolicy }}
+      command: {{ toJson .command }}
+      env:
+        {{- include "dail.env" . | nindent 8 }}
+      {{- with .extras }}
+      {{- . | nindent 6 }}
+      {{- end }}
+      resources:
+        {{- if .resources }}
+        {{- toYaml .resources | nindent 8 }}
+        {{- else }}
+        {{- include "dail.resources" $pool | nindent 8 }}
+        {{- end }}
+      securityContext:
+        allowPrivilegeEscalation: false
+        readOnlyRootFilesystem: true
+        capabilities:
+          drop: [ALL]
+      terminationMessagePolicy: FallbackToLogsOnError
+      volumeMounts:
+        - name: tmp
+          mountPath: /tmp
+        - name: home
+          mountPath: /home/dail
+        - name: shm
+          mountPath: /dev/shm
+        - name: cache
+          mountPath: /cache
+        {{- if .record }}
+        - name: record
+          mountPath: /record
+          readOnly: true
+        {{- end }}
+        {{- range $pool.volumes }}
+        - name: {{ .name }}
+          mountPath: {{ .mountPath | quote }}
+          {{- if .readOnly }}
+          readOnly: true
+          {{- end }}
+        {{- end }}
+  volumes:
+    - name: tmp
+      emptyDir: {}
+    - name: home
+      emptyDir: {}
+    - name: shm
+      emptyDir:
+        medium: Memory
+        sizeLimit: {{ $pool.shmSize | quote }}
+    - name: cache
+      {{- with include "dail.claim" .root }}
+      persistentVolumeClaim:
+        claimName: {{ . }}
+      {{- else }}
+      emptyDir: {}
+      {{- end }}
+    {{- if .record }}
+    - name: record
+      configMap:
+        name: {{ $values.run.name }}
+    {{- end }}
+    {{- range $pool.volumes }}
+    - name: {{ .name }}
+      {{- toYaml .source | nindent 6 }}
+    {{- end }}
+{{- end }}
+
+{{/* Claim of the model cache: an existing one, that of the run, or nothing. Argument: root. */}}
+{{- define "dail.claim" -}}
+{{- with .Values.cache }}{{ .claim | default (printf "%s-cache" $.Values.run.name) }}{{ end -}}
+{{- end }}
+
+{{/* Requests and limits of a pool's pod. GPUs and other extended resources: limit = request, as Kubernetes demands. Argument: a pool. */}}
+{{- define "dail.resources" -}}
+requests:
+  cpu: {{ .cpu | quote }}
+  memory: {{ .memory | quote }}
+  {{- with .ephemeralStorage }}
+  ephemeral-storage: {{ . | quote }}
+  {{- end }}
+limits:
+  {{- with .cpuLimit }}
+  cpu: {{ . | quote }}
+  {{- end }}
+  memory: {{ .memory | quote }}
+  {{- with .ephemeralStorage }}
+  ephemeral-storage: {{ . | quote }}
+  {{- end }}
+  {{- if .gpus }}
+  {{ .gpuResource }}: {{ .gpus }}
+  {{- end }}
+  {{- range $name, $count := .resources }}
+  {{ $name }}: {{ $count }}
+  {{- end }}
+{{- end }}
+
+{{/* Environment of every container: the store, the hub, writable folders, and what the pool adds. Arguments as dail.pod. */}}
+{{- define "dail.env" -}}
+{{- $values := .root.Values -}}
+{{- $pool := index $values.pools .pool -}}
+- name: POD_NAME
+  valueFrom: {fieldRef: {fieldPath: metadata.name}}
+- name: POD_NAMESPACE
+  valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
+{{- with $values.run.endpoint }}
+- name: AWS_ENDPOINT_URL_S3
+  value: {{ . | quote }}
+{{- end }}
+{{- with $values.run.region }}
+- name: AWS_REGION
+  value: {{ . | quote }}
+{{- end }}
+{{- with $values.storage.credentialsSecret }}
+- name: AWS_ACCESS_KEY_ID
+  valueFrom: {secretKeyRef: {name: {{ . }}, key: AWS_ACCESS_KEY_ID}}
+- name: AWS_SECRET_ACCESS_KEY
+  valueFrom: {secretKeyRef: {name: {{ . }}, key: AWS_SECRET_ACCESS_KEY}}
+- name: AWS_SESSION_TOKEN
+  valueFrom: {secretKeyRef: {name: {{ . }}, key: AWS_SESSION_TOKEN, optional: true}}
+{{- end }}
+{{- with $values.secrets.hfToken }}
+- name: HF_TOKEN
+  valueFrom: {secretKeyRef: {name: {{ . }}, key: HF_TOKEN}}
+{{- end }}
+{{- if $values.offline }}
+- name: HF_HUB_OFFLINE
+  value: "1"
+- name: TRANSFORMERS_OFFLINE
+  value: "1"
+{{- end }}
+- name: HOME
+  value: /home/dail
+- name: TMPDIR
+  value: /tmp
+- name: HF_HOME
+  value: /cache/huggingface
+- name: DAIL_CACHE
+  value: /cache/dail
+- name: DAIL_DEVICE
+  value: {{ if and $pool.gpus (not .resources) }}cuda{{ else }}cpu{{ end }}
+{{- if or .resources (not $pool.gpus) }}
+{{- /* Without this, the NVIDIA runtime shows every GPU of the node to a pod that asked for none. */}}
+- name: NVIDIA_VISIBLE_DEVICES
+  value: void
+{{- end }}
+{{- range .env }}
+- {{ toYaml . | nindent 2 | trim }}
+{{- end }}
+{{- range $pool.env }}
+- name: {{ .name }}
+  {{- if .secret }}
+  valueFrom: {secretKeyRef: {name: {{ .secret.name }}, key: {{ .secret.key }}}}
+  {{- else }}
+  value: {{ .value | quote }}
+  {{- end }}
+{{- end }}
+{{- end }}
+
+{{/* A mapping without its empty fields. Argument: the mapping. */}}
+{{- define "dail.present" -}}
+{{- $present := dict -}}
+{{- range $key, $value := . }}{{ if not (kindIs "invalid" $value) }}{{ $_ := set $present $key $value }}{{ end }}{{ end -}}
+{{- toYaml $present -}}
+{{- end }}

@@ -1,0 +1,4 @@
+{{/* Rewrite: traces from the model, shown the expert's solutions. */}}
+{{- define "dail.stage.rewrite" -}}
+{{- include "dail.modelTask" . }}
+{{- end }}

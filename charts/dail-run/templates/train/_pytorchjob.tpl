@@ -1,0 +1,50 @@
+{{/*
+The Kubeflow training operator's PyTorchJob: one master and workers, or, elastic, workers alone that meet by rendezvous.
+restartPolicy ExitCode: the operator starts pods killed by signals (128 and above) anew; every other code ends the job, and the conductor
+decides by docs/exit-codes.md. Arguments: root, task, component, pool.
+*/}}
+{{- define "dail.pytorchjob" -}}
+{{- $values := .root.Values -}}
+{{- $pool := index $values.pools .pool -}}
+{{- $command := list "python" "-m" "dail_runtime.train.launch" .task.name "--run" $values.run.runUri "--job" $values.run.jobDigest -}}
+{{- $pod := include "dail.pod" (merge (dict "container" "pytorch" "command" $command "grace" (int64 $values.timeouts.trainSave)
+  "extras" "ports:\n  - name: pytorchjob-port\n    containerPort: 23456") .) -}}
+apiVersion: kubeflow.org/v1
+kind: PyTorchJob
+metadata:
+  {{- include "dail.taskMetadata" . | nindent 2 }}
+spec:
+  nprocPerNode: {{ max 1 (int64 $pool.gpus) | quote }}
+  runPolicy:
+    {{- if include "dail.queue" . }}
+    suspend: true
+    {{- end }}
+    cleanPodPolicy: Running
+    backoffLimit: {{ $values.retries }}
+    {{- with $values.timeouts.stage }}
+    activeDeadlineSeconds: {{ int64 . }}
+    {{- end }}
+  {{- with $values.elastic }}
+  elasticPolicy:
+    rdzvBackend: c10d
+    minReplicas: {{ .minWorkers }}
+    maxReplicas: {{ .maxWorkers }}
+    maxRestarts: {{ .maxRestarts }}
+  {{- end }}
+  pytorchReplicaSpecs:
+    {{- if not $values.elastic }}
+    Master:
+      replicas: 1
+      restartPolicy: ExitCode
+      template:
+        {{- $pod | nindent 8 }}
+    {{- end }}
+    {{- $workers := sub .task.workers (ternary 0 1 (not (empty $values.elastic))) }}
+    {{- if gt $workers 0 }}
+    Worker:
+      replicas: {{ $workers }}
+      restartPolicy: ExitCode
+      template:
+        {{- $pod | nindent 8 }}
+    {{- end }}
+{{- end }}

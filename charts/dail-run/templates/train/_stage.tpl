@@ -1,0 +1,4 @@
+{{/* Train: a PyTorchJob. */}}
+{{- define "dail.stage.train" -}}
+{{- include "dail.pytorchjob" (merge (dict "component" "trainer" "pool" .task.pool) .) }}
+{{- end }}
