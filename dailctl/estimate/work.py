@@ -76,8 +76,18 @@ def _learned(job: DailJob, task: Task, sizes: Sizes, facts: Sequence[Fact]) -> W
     most = sizes.problems * min(settings.select.keep, settings.rewrite.samples) * settings.rewrite.max_tokens
     for fact in alike(facts, job, task, "train"):
         counts = fact.manifest.counts
-        if counts.get("tokens") and counts.get("rows"):
-            rows = min(counts["rows"], sizes.problems * settings.select.keep)
-            expected = counts["tokens"] / counts["rows"] * rows * epochs
-            return Work(round(most * epochs), round(expected), f"{counts['rows']} traces, as in {fact.where}")
+        share = _kept_share(fact, facts)
+        if counts.get("tokens") and counts.get("rows") and share is not None:
+            expected = counts["tokens"] / counts["rows"] * share * sizes.problems * epochs
+            source = f"{share:.2f} traces a problem, {counts['tokens'] / counts['rows']:.0f} tokens each, as in {fact.where}"
+            return Work(round(most * epochs), min(round(expected), round(most * epochs)), source)
     return Work(round(most * epochs), None, None)
+
+
+def _kept_share(train: Fact, facts: Sequence[Fact]) -> float | None:
+    """Traces that the training learned from, per problem that its select stage saw."""
+    upstream = {digest for name, digest in train.manifest.inputs.items() if name.startswith("select/")}
+    for fact in facts:
+        if fact.manifest.digest in upstream and fact.manifest.counts.get("problems"):
+            return float(train.manifest.counts["rows"] / fact.manifest.counts["problems"])
+    return None

@@ -55,7 +55,7 @@ def manifest(task: Task, seconds: float, **counts: Any) -> Manifest:
     return Manifest(
         task=task.name,
         digest=task.digest,
-        inputs={},
+        inputs=dict(task.inputs),
         objects=(ObjectInfo(key="x", size=1000),),
         counts=counts,
         started=now,
@@ -128,10 +128,16 @@ def test_a_rate_of_another_model_policy_or_objective_is_not_used() -> None:
 
 
 def test_training_counts_kept_traces_times_epochs() -> None:
-    before = fact(job(limit=10), "train/tuned", 200, rows=60, tokens=12_000, tokens_per_s=500)
-    found = estimated(job(train={"epochs": 2}), [before])["train/tuned"]
-    assert found.tokens == 12_000 * 2
-    assert found.seconds == pytest.approx((200 - 12_000 * 5 / 500) + 24_000 / 500)
+    pilot = job(limit=10)
+    before = [
+        fact(pilot, "select/tuned", 1, problems=10, kept=6),
+        fact(pilot, "train/tuned", 200, rows=6, tokens=1_200, tokens_per_s=500),
+    ]
+    found = estimated(job(train={"epochs": 2}), before)["train/tuned"]
+    tokens = 200 * 0.6 * 100 * 2
+    assert found.tokens == tokens
+    assert found.seconds == pytest.approx((200 - 1_200 * 5 / 500) + tokens / 500)
+    assert "0.60 traces a problem, 200 tokens each, as in pilot train/tuned" in found.sources
 
 
 def test_rates_from_a_file_serve_where_nothing_was_measured() -> None:
