@@ -1,0 +1,142 @@
+"""`python -m dailctl.conductor --run R`: the process of a run's conductor.
+
+It ends with 0 where the run is done, cancelled or deleted. A failed run ends it with the run's code (2..63, so that its Job is
+not started again; codes above become 8). SIGTERM ends it with 143: another takes over where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from datetime import UTC, datetime
+
+from dail_runtime.errors import DailError, ResultError, TransientError
+from dail_runtime.store import Store, open_store
+from dailctl.conductor.archive import Archive
+from dailctl.conductor.control import read_control
+from dailctl.conductor.eyes import Eyes
+from dailctl.conductor.hands import Hands, manifests_of
+from dailctl.conductor.lease import Lease
+from dailctl.conductor.loop import Conductor, expected_of, failed_status, first_status
+from dailctl.conductor.status import RunStatus
+from dailctl.conductor.store import RunStore, run_store
+from dailctl.kube import Client, load_access
+from dailctl.kube.resources import CONFIG_MAP, owner_reference, uid_of
+from dailctl.render.record import RunRecord, run_of_record
+
+PATIENCE = 60.0
+"""Seconds for which one request is tried again."""
+HIGHEST_FINAL = 63
+MOST_LINES = 5000
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Conduct the run; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m dailctl.conductor", description="Bring a run on a cluster to its end.")
+    parser.add_argument("--run", required=True, metavar="R", help="name of the run's record, a ConfigMap")
+    name = parser.parse_args(argv).run
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
+    try:
+        # A pod has its own identity; on a laptop the kubeconfig says where.
+        client = Client(load_access(namespace=os.environ.get("POD_NAMESPACE")), patience=PATIENCE)
+        status = conduct(client, name, os.environ.get("POD_NAME"))
+    except DailError as err:
+        say(str(err))
+        return err.exit_code
+    if status is None or status.state != "failed":
+        return 0
+    code = status.exit_code or 0
+    return code if 2 <= code <= HIGHEST_FINAL else ResultError.exit_code
+
+
+def conduct(client: Client, name: str, pod: str | None) -> RunStatus | None:
+    """Bring the run called `name` to its end; its last status, None where it was deleted.
+
+    Raises:
+        DailError: it cannot be conducted now; the record says why where it can.
+    """
+    held = client.get(CONFIG_MAP, name)
+    record = run_of_record(held.get("data") or {})
+    labels = {**(held["metadata"].get("labels") or {}), "app.kubernetes.io/component": "conductor"}
+    changed, lost = threading.Event(), threading.Event()
+
+    def lose() -> None:
+        lost.set()
+        changed.set()
+
+    lease = Lease(client, record.name, pod, owner_reference(held), labels, lose)
+    lease.acquire(lambda holder: say(f"waits for the conductor {holder}, which holds this run"))
+    # Read once more: until now another conductor may have written.
+    held = client.get(CONFIG_MAP, name)
+    data: dict[str, str] = held.get("data") or {}
+    manifests = manifests_of(record, data)
+    hands = Hands(client, record, held, manifests, pod)
+    status = first_status(record, data)
+    say(f"conducts {record.name}: {len(record.tasks)} tasks")
+    eyes = Eyes(client, record, manifests, changed.set)
+    try:
+        store, status = _store(record, data, status, hands)
+        eyes.open()
+        archive = Archive(client, store.root, record.name)
+        expected = expected_of(manifests)
+        try:
+            return Conductor(
+                record, uid_of(held), eyes, hands, store, archive, lease, changed, lost, expected, say, pod, status
+            ).run()  # fmt: skip
+        finally:
+            LOG.keep(store.root, record.name)
+    finally:
+        eyes.close()
+        lease.release()
+
+
+def _store(record: RunRecord, data: dict[str, str], status: RunStatus, hands: Hands) -> tuple[RunStore, RunStatus]:
+    try:
+        return run_store(record, data), status
+    except TransientError:
+        raise
+    except DailError as err:
+        # Told where people look, and what is left of the run goes: a store that refuses now will refuse again.
+        say(str(err))
+        status = failed_status(status, err, read_control(data))
+        hands.write_status(status)
+        root = open_store(record.run_uri, endpoint=record.endpoint, region=record.region)
+        return RunStore(None, root, err), status
+
+
+class _Log:
+    """What the conductor said, kept for the store: its own pod goes soon after it ends."""
+
+    def __init__(self) -> None:
+        self._lines: deque[str] = deque(maxlen=MOST_LINES)
+
+    def add(self, line: str) -> None:
+        self._lines.append(line)
+
+    def keep(self, root: Store, run: str) -> None:
+        with contextlib.suppress(DailError):
+            stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+            root.put(f"logs/conductor/{run}/{stamp}.log", "".join(self._lines).encode())
+
+
+LOG = _Log()
+
+
+def say(sentence: str) -> None:
+    """A line of the conductor's log."""
+    line = f"{datetime.now(UTC).strftime('%Y-%m-%dT%H:%M:%SZ')} {sentence}\n"
+    LOG.add(line)
+    sys.stderr.write(line)
+    sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    # Not sys.exit: threads that watch end with the process, whatever they wait for.
+    code = main()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,185 @@
+"""The conductor at work: look, decide, write the status, act; and again whenever something changes."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from dail_runtime.errors import DailError, IntegrityError, StoreError, TransientError
+from dailctl.conductor.archive import Archive
+from dailctl.conductor.control import Control, read_control
+from dailctl.conductor.decide import Action, Decision, Live, Note, World, decide
+from dailctl.conductor.eyes import Eyes
+from dailctl.conductor.hands import Hands
+from dailctl.conductor.lease import Lease
+from dailctl.conductor.status import RunStatus, fresh_status, read_status
+from dailctl.conductor.store import RunStore
+from dailctl.kube import Conflict
+from dailctl.kube.resources import Object, name_of, uid_of
+from dailctl.render.record import RunRecord
+
+TICK = 10.0
+"""Seconds after which the world is looked at even if nothing was heard: progress lies in the store, which tells nobody."""
+STATUS_EVERY = 5.0
+"""Seconds between two statuses that differ by their progress alone."""
+PAUSES = (1.0, 15.0)
+"""Shortest and longest wait, in seconds, after the API server or the store failed."""
+REFUSALS = 20.0
+"""Seconds for which the API server may refuse: after its restart it knows neither roles nor webhooks for a moment."""
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Conductor:
+    """Brings one run to its end."""
+
+    record: RunRecord
+    uid: str
+    """Of the record: another of the same name is another run."""
+    eyes: Eyes
+    hands: Hands
+    store: RunStore
+    archive: Archive
+    lease: Lease
+    changed: threading.Event
+    """Set by whoever sees something new."""
+    lost: threading.Event
+    """Set where another conductor took over."""
+    expected: Mapping[str, frozenset[tuple[str, str]]]
+    say: Say
+    pod: str | None
+    """The conductor's own pod."""
+    status: RunStatus
+    """What is known of the run: its record's, at first."""
+    _written_at: float = float("-inf")
+    _refused_since: float | None = None
+
+    def run(self) -> RunStatus | None:
+        """Work until the run has ended and nothing is left of it; returns its last status, None where the run was deleted.
+
+        Raises:
+            TransientError: another conductor took over.
+        """
+        pause = PAUSES[0]
+        while True:
+            self.changed.clear()
+            if self.lost.is_set():
+                raise TransientError("another conductor holds this run's lease now")
+            if not self.lease.is_ours():
+                # Cut off from the API server. Nothing is done until it is certain that nobody else does it.
+                self.lost.wait(1.0)
+                continue
+            held = self.eyes.record()
+            if held is None or uid_of(held) != self.uid:
+                return None
+            try:
+                decision = self._decide(held)
+                if self._act(decision):
+                    return self.status
+            except DailError as err:
+                self._endure(held, err)
+                self.lost.wait(pause)
+                pause = min(2 * pause, PAUSES[1])
+                continue
+            pause, self._refused_since = PAUSES[0], None
+            late = (decision.wake - datetime.now(UTC)).total_seconds() if decision.wake is not None else TICK
+            self.changed.wait(min(TICK, max(0.0, late)))
+
+    def _decide(self, held: Object) -> Decision:
+        live = self.eyes.live()
+        status, now = self.status, datetime.now(UTC)
+        for task in status.tasks:
+            if task.name in live and task.state not in ("waiting", "done"):
+                self.hands.meter(task.name, task.attempts).see(live[task.name].pods, now)
+                self.archive.take(task.name, task.attempts, live[task.name].pods, every=False)
+        self.archive.forget({uid_of(pod) for one in live.values() for pod in one.pods})
+        world = World(
+            now=now,
+            control=read_control(held.get("data") or {}),
+            live=live,
+            expected=self.expected,
+            finished=self.store.finished,
+            recorded=self.store.recorded,
+            progress=self.store.progress,
+        )
+        return decide(self.record, status, world)
+
+    def _act(self, decision: Decision) -> bool:
+        """Write the status, then do what was decided; whether the run is over."""
+        self._write(decision.status)
+        for note in decision.notes:
+            self.say(note.sentence)
+            self.hands.tell(note)
+        for action in decision.actions:
+            if action.kind == "end":
+                if decision.status.state == "done":
+                    self.store.publish_report()
+                self.hands.hand_over()
+                return True
+            self._do(action, decision.status)
+        return False
+
+    def _do(self, action: Action, status: RunStatus) -> None:
+        live = self.eyes.live().get(action.task, Live())
+        if action.kind == "apply":
+            self.hands.apply(action.task, action.attempt, live, self.eyes.take)
+            return
+        for sentence in self.hands.remove(action.task, status.task(action.task).attempts, live, self.archive, self.store):
+            self.say(sentence)
+
+    def _write(self, status: RunStatus) -> None:
+        """Put the status into the record; one that differs by its progress alone only now and then."""
+        status = status.model_copy(update={"conductor": self.pod})
+        same = _telling(status) == _telling(self.status)
+        if same and (status.tasks == self.status.tasks or time.monotonic() - self._written_at < STATUS_EVERY):
+            return
+        self.eyes.take(self.hands.write_status(status.model_copy(update={"updated": datetime.now(UTC)})))
+        self.status, self._written_at = status, time.monotonic()
+
+    def _endure(self, held: Object, err: DailError) -> None:
+        """Wait a fault out, or end the run by it: the store's refusal is final, the API server's only when it stays."""
+        if not isinstance(err, TransientError | Conflict) and self._refused_since is None:
+            self._refused_since = time.monotonic()
+        refused = self._refused_since is not None and time.monotonic() - self._refused_since > REFUSALS
+        if isinstance(err, TransientError | Conflict) or not (refused or isinstance(err, StoreError)):
+            self.say(f"waits: {err}")
+            return
+        self.say(str(err))
+        self._refused_since = None
+        with contextlib.suppress(TransientError):
+            self._write(failed_status(self.status, err, read_control(held.get("data") or {})))
+            self.hands.tell(Note("RunFailed", str(err), warning=True))
+
+
+def failed_status(status: RunStatus, err: DailError, control: Control) -> RunStatus:
+    """The status of a run that ends by a fault of its surroundings: the store, the cluster's rights."""
+    now = datetime.now(UTC)
+    update = {"state": "failed", "message": str(err), "exit_code": err.exit_code, "finished": now, "generation": control.generation}
+    return status.model_copy(update={**update, "updated": now})
+
+
+def first_status(record: RunRecord, data: Mapping[str, str]) -> RunStatus:
+    """What the record says of the run, where it speaks of the same tasks; else that nothing is known."""
+    fresh = fresh_status((task.name, task.slug, task.stage) for task in record.tasks)
+    try:
+        known = read_status(data)
+    except IntegrityError:
+        # Whatever wrote it: the store knows which tasks are done.
+        return fresh
+    return known if known is not None and [one.name for one in known.tasks] == [one.name for one in fresh.tasks] else fresh
+
+
+def expected_of(manifests: Mapping[str, tuple[Object, ...]]) -> dict[str, frozenset[tuple[str, str]]]:
+    """(kind, name) of every object of each task."""
+    return {task: frozenset((one["kind"], name_of(one)) for one in objects) for task, objects in manifests.items()}
+
+
+def _telling(status: RunStatus) -> object:
+    """What of a status must be told at once: all but counters that move all the time."""
+    tasks = [(one.name, one.state, one.attempts, one.failed_attempt, one.message, one.ready, one.restarts) for one in status.tasks]
+    return status.state, status.message, status.generation, tasks

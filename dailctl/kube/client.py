@@ -1,0 +1,195 @@
+"""A client for one cluster: get, list, apply, create, delete, logs and the events of a watch. Safe to use from several threads."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from dailctl.kube.config import Access
+from dailctl.kube.errors import Conflict, NotFound, api_error
+from dailctl.kube.resources import ACCESS_REVIEW, KNOWN, POD, Object, Resource, api_base, name_of
+from dailctl.kube.transport import PATIENCE, READ, Request, Transport
+
+WATCH_SECONDS = 300
+"""The server ends a watch after so long, twice at most; it then goes on where it was."""
+PAGE = 500
+APPLY, MERGE = "application/apply-patch+yaml", "application/merge-patch+json"
+
+
+class Client:
+    """Requests to the API server of `access`.
+
+    Every method raises ApiError (or a subclass of it) where the server refuses, and TransientError where it cannot be
+    reached or is out of order for longer than `patience` seconds.
+    """
+
+    def __init__(self, access: Access, *, patience: float = PATIENCE) -> None:
+        self.access = access
+        self._transport = Transport(access, patience)
+        self._kinds: dict[tuple[str, str], Resource] = dict(KNOWN)
+
+    @property
+    def namespace(self) -> str:
+        """Where namespaced objects are when nothing else is said."""
+        return self.access.namespace
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._transport.close()
+
+    def get(self, resource: Resource, name: str, *, namespace: str | None = None) -> Object:
+        """The object called `name`. Raises NotFound where there is none."""
+        return self._ask("GET", "read", resource, name, namespace)
+
+    def find(self, resource: Resource, name: str, *, namespace: str | None = None) -> Object | None:
+        """The object called `name`, or None. Raises NotFound where the cluster has no such API."""
+        try:
+            return self.get(resource, name, namespace=namespace)
+        except NotFound as err:
+            if err.reason != "NotFound":
+                raise
+            return None
+
+    def select(self, resource: Resource, *, namespace: str | None = None, labels: str = "", fields: str = "") -> list[Object]:
+        """Every object that the selectors choose."""
+        return self.select_from(resource, namespace=namespace, labels=labels, fields=fields)[0]
+
+    def select_from(
+        self, resource: Resource, *, namespace: str | None = None, labels: str = "", fields: str = ""
+    ) -> tuple[list[Object], str]:
+        """The same, and the resource version from which a watch misses nothing."""
+        found: list[Object] = []
+        query = {"labelSelector": labels, "fieldSelector": fields, "limit": str(PAGE)}
+        while True:
+            page = self._ask("GET", "list", resource, None, namespace, query)
+            # Lists leave out what all their items have in common.
+            found += [{"apiVersion": resource.api_version, "kind": resource.kind, **one} for one in page.get("items") or ()]
+            meta = page.get("metadata") or {}
+            if not meta.get("continue"):
+                return found, str(meta.get("resourceVersion", ""))
+            query["continue"] = meta["continue"]
+
+    def apply(self, obj: Object, manager: str, *, namespace: str | None = None, dry_run: bool = False) -> Object:
+        """Server-side apply with strict field validation; returns the object as it is then.
+
+        What another manager has set differently is taken over: the objects of a run are the run's own.
+        """
+        query = {"fieldManager": manager, "fieldValidation": "Strict", "force": "true", "dryRun": "All" if dry_run else ""}
+        space = namespace or obj["metadata"].get("namespace")
+        return self._ask("PATCH", "apply", self.resource_of(obj), name_of(obj), space, query, obj, APPLY)
+
+    def create(self, obj: Object, *, namespace: str | None = None, manager: str = "") -> Object:
+        """Create the object, with strict field validation. Raises Conflict where it exists."""
+        query = {"fieldManager": manager, "fieldValidation": "Strict"}
+        return self._ask("POST", "create", self.resource_of(obj), None, namespace, query, obj)
+
+    def merge(self, resource: Resource, name: str, change: Object, *, namespace: str | None = None) -> Object:
+        """Change fields of an object (JSON merge patch, RFC 7396).
+
+        With a metadata.resourceVersion in `change`, it raises Conflict where the object has changed since.
+        """
+        return self._ask("PATCH", "update", resource, name, namespace, {}, change, MERGE)
+
+    def delete(
+        self, resource: Resource, name: str, *, namespace: str | None = None, propagation: str = "Background", uid: str | None = None
+    ) -> None:
+        """Ask for the object's end; nothing where there is none (or, with `uid`, only another of that name)."""
+        body: Object = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": propagation}
+        if uid is not None:
+            body["preconditions"] = {"uid": uid}
+        with contextlib.suppress(NotFound, *((Conflict,) if uid is not None else ())):
+            self._ask("DELETE", "delete", resource, name, namespace, {}, body)
+
+    def log(
+        self,
+        pod: str,
+        container: str,
+        *,
+        previous: bool = False,
+        tail: int | None = None,
+        limit: int | None = None,
+        namespace: str | None = None,
+    ) -> bytes:
+        """What a container wrote; `tail`: only so many last lines, `limit`: at most so many bytes."""
+        space = namespace or self.namespace
+        query = {"container": container, "previous": "true" if previous else ""}
+        query |= {"tailLines": "" if tail is None else str(tail), "limitBytes": "" if limit is None else str(limit)}
+        return self._transport.read(Request("GET", POD.path(space, pod, "log"), f"read the log of pod {pod} in namespace {space}", query))
+
+    def watch(
+        self, resource: Resource, version: str, *, namespace: str | None = None, labels: str = "", fields: str = ""
+    ) -> Iterator[Object]:
+        """The events (`{"type": ..., "object": ...}`) of one watch request from `version` on, until the server ends it.
+
+        Raises:
+            Gone: the version is too old.
+        """
+        seconds = random.randint(WATCH_SECONDS, 2 * WATCH_SECONDS)
+        asked = self._asked("watch", resource, None, namespace)
+        query = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version, "timeoutSeconds": str(seconds)}
+        query |= {"labelSelector": labels, "fieldSelector": fields}
+        for line in self._transport.lines(Request("GET", self._path(resource, namespace), asked, query, read_seconds=seconds + READ)):
+            event: Object = json.loads(line)
+            if event["type"] == "ERROR":
+                raise api_error(int(event["object"].get("code", 500)), event["object"], asked, self.access.user)
+            yield event
+
+    def may(self, verb: str, group: str, resource: str, *, namespace: str | None = None, sub: str = "", name: str = "") -> bool:
+        """Whether the user may do it (SelfSubjectAccessReview)."""
+        wanted = {"verb": verb, "group": group, "resource": resource, "subresource": sub, "name": name}
+        wanted["namespace"] = namespace or self.namespace
+        review = {"apiVersion": ACCESS_REVIEW.api_version, "kind": ACCESS_REVIEW.kind, "spec": {"resourceAttributes": wanted}}
+        answer = self._transport.json(Request("POST", ACCESS_REVIEW.path(None), "ask for the user's rights", body=review))
+        return bool(answer.get("status", {}).get("allowed"))
+
+    def version(self) -> str:
+        """The API server's version: `v1.36.3`."""
+        return str(self._transport.json(Request("GET", "/version", "ask for the cluster's version")).get("gitVersion", ""))
+
+    def resources(self, api_version: str) -> list[Object] | None:
+        """What discovery says of one API version; None where the cluster has no such API."""
+        try:
+            answer = self._transport.json(Request("GET", api_base(api_version), f"read the API {api_version}"))
+        except NotFound:
+            return None
+        return list(answer.get("resources") or ())
+
+    def resource_of(self, obj: Mapping[str, Any]) -> Resource:
+        """Where the API keeps objects of this kind; kinds dail does not know are asked for once.
+
+        Raises:
+            NotFound: the cluster has no such kind.
+        """
+        api_version, kind = str(obj["apiVersion"]), str(obj["kind"])
+        if (api_version, kind) not in self._kinds:
+            for one in self.resources(api_version) or ():
+                if "/" not in one["name"]:
+                    self._kinds[api_version, one["kind"]] = Resource(api_version, one["kind"], one["name"], bool(one["namespaced"]))
+        if (api_version, kind) not in self._kinds:
+            raise NotFound(f"the cluster has no kind {kind} in {api_version}; install what brings it", 404)
+        return self._kinds[api_version, kind]
+
+    def _ask(
+        self,
+        method: str,
+        verb: str,
+        resource: Resource,
+        name: str | None,
+        namespace: str | None,
+        query: Mapping[str, str] | None = None,
+        body: Object | None = None,
+        content_type: str = "application/json",
+    ) -> Object:
+        shown = name if name is not None else str(((body or {}).get("metadata") or {}).get("name", "")) or None
+        asked = self._asked(verb, resource, shown, namespace)
+        return self._transport.json(Request(method, self._path(resource, namespace, name), asked, query or {}, body, content_type))
+
+    def _path(self, resource: Resource, namespace: str | None, name: str | None = None) -> str:
+        return resource.path((namespace or self.namespace) if resource.namespaced else None, name)
+
+    def _asked(self, verb: str, resource: Resource, name: str | None, namespace: str | None) -> str:
+        what = f"{verb} {resource.shown}" + (f" {name}" if name else "")
+        return f"{what} in namespace {namespace or self.namespace}" if resource.namespaced else what

@@ -1,0 +1,181 @@
+"""One HTTP request to the API server: credentials, passing faults tried again, every other fault one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import socket
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import urllib3
+from urllib3.connection import HTTPConnection
+from urllib3.exceptions import HTTPError, LocationParseError, SSLError
+
+from dail_runtime.errors import ClusterError, DailError, TransientError
+from dailctl.kube.config import Access
+from dailctl.kube.errors import api_error
+from dailctl.kube.resources import Object
+
+CONNECT, READ = 5.0, 30.0
+"""Seconds."""
+PATIENCE = 6.0
+"""Seconds in which a request that fails by a passing fault is tried again: what a person waits for."""
+CONNECTIONS = 32
+
+_KEEPALIVE = [
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    # A watch is silent for minutes. A peer that vanished without a word is to be noticed within half a minute.
+    *(
+        (socket.IPPROTO_TCP, getattr(socket, name), value)
+        for name, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
+        if hasattr(socket, name)
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is sent. Each request of dail may safely arrive twice."""
+
+    method: str
+    path: str
+    asked: str
+    """What it asks for, in words: `read pods x in namespace ml`."""
+    query: Mapping[str, str] = field(default_factory=dict)
+    """Empty values are left out."""
+    body: Object | None = None
+    content_type: str = "application/json"
+    read_seconds: float = READ
+    """How long the server may be silent."""
+
+
+class Transport:
+    """Connections to one API server."""
+
+    def __init__(self, access: Access, patience: float = PATIENCE) -> None:
+        self.access = access
+        self._patience = patience
+        options: dict[str, Any] = {
+            "ssl_context": access.tls,
+            "maxsize": CONNECTIONS,
+            "retries": False,
+            "socket_options": [*HTTPConnection.default_socket_options, *_KEEPALIVE],
+        }
+        if access.server_name:
+            options |= {"server_hostname": access.server_name, "assert_hostname": access.server_name}
+        proxy = access.proxy or _proxy_for(access.server)
+        self._pool: urllib3.PoolManager = urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._pool.clear()
+
+    def json(self, request: Request) -> Object:
+        """The answer's JSON object. Raises ApiError, or TransientError after `patience`."""
+        end, pause = time.monotonic() + self._patience, 0.1
+        while True:
+            try:
+                with self._opened(request) as answer:
+                    found: Object = json.loads(answer.read())
+                    return found
+            except ValueError:
+                raise ClusterError(
+                    f"cannot {request.asked}: {self.access.server} is no Kubernetes API server; check the kubeconfig"
+                ) from None
+            except TransientError:
+                wait = random.uniform(0.5, 1.5) * pause
+                if time.monotonic() + wait > end:
+                    raise
+                time.sleep(wait)
+                pause = min(2 * pause, 5.0)
+
+    def read(self, request: Request) -> bytes:
+        """The answer as it is; not tried again."""
+        with self._opened(request) as answer:
+            return bytes(answer.read())
+
+    def lines(self, request: Request) -> Iterator[bytes]:
+        """The answer's lines as they come; not tried again."""
+        with self._opened(request) as answer:
+            rest = b""
+            for chunk in answer.stream(1 << 16):
+                *whole, rest = (rest + chunk).split(b"\n")
+                yield from (line for line in whole if line)
+
+    @contextlib.contextmanager
+    def _opened(self, request: Request) -> Iterator[urllib3.BaseHTTPResponse]:
+        answer = self._send(request)
+        try:
+            yield answer
+        except HTTPError as err:
+            # Not only a broken connection: also a watch whose peer stopped sending.
+            sentence = f"cannot {request.asked}: the connection to {self.access.server} broke off ({_brief(err)}); try again"
+            raise TransientError(sentence) from None
+        finally:
+            # An answer read to its end has given its connection back already; any other (a watch) takes it along.
+            answer.close()
+
+    def _send(self, request: Request, fresh: bool = False) -> urllib3.BaseHTTPResponse:
+        said = {name: value for name, value in request.query.items() if value}
+        url = f"{self.access.server}{request.path}{'?' + urlencode(said) if said else ''}"
+        headers = {"Accept": "application/json", "User-Agent": "dailctl"}
+        token = self.access.token(fresh)
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        if request.body is not None:
+            headers["Content-Type"] = request.content_type
+        body = None if request.body is None else json.dumps(request.body).encode()
+        timeout = urllib3.Timeout(connect=CONNECT, read=request.read_seconds)
+        try:
+            answer = self._pool.request(
+                request.method, url, headers=headers, body=body, timeout=timeout, preload_content=False, redirect=False
+            )
+        except HTTPError as err:
+            raise _unreachable(err, self.access, request.asked) from None
+        if answer.status < 300:
+            return answer
+        with contextlib.closing(answer):
+            if answer.status == 401 and token and not fresh:
+                return self._send(request, fresh=True)
+            raise api_error(answer.status, _status_of(answer), request.asked, self.access.user)
+
+
+def _status_of(answer: urllib3.BaseHTTPResponse) -> Object:
+    """The `Status` object of a refusal; whatever else it is, as its message."""
+    try:
+        text = answer.read(1 << 20)
+        found = json.loads(text)
+    except HTTPError:
+        return {}
+    except ValueError:
+        return {"message": text[:200].decode(errors="replace")}
+    return found if isinstance(found, dict) else {}
+
+
+def _unreachable(err: HTTPError, access: Access, asked: str) -> DailError:
+    where = f"{access.server} (context {access.context})" if access.context else access.server
+    if isinstance(err, SSLError) or "CERTIFICATE_VERIFY_FAILED" in str(err):
+        return ClusterError(f"cannot {asked}: the certificate of {where} is not accepted ({_brief(err)}); correct the kubeconfig")
+    if isinstance(err, LocationParseError):
+        return ClusterError(f"cannot {asked}: {access.server} is no address; correct the kubeconfig")
+    return TransientError(f"cannot {asked}: the cluster at {where} cannot be reached ({_brief(err)}); check the network and the kubeconfig")
+
+
+def _brief(err: BaseException) -> str:
+    """The library's last words without its object addresses."""
+    text = " ".join(str(err).split())
+    text = text.rpartition(">: ")[2] or text
+    return text if len(text) <= 160 else f"{text[:157]}..."
+
+
+def _proxy_for(server: str) -> str | None:
+    """What HTTPS_PROXY and NO_PROXY say of the server."""
+    parts = urlsplit(server)
+    proxies = urllib.request.getproxies()
+    return None if urllib.request.proxy_bypass(parts.netloc) else proxies.get(parts.scheme)
