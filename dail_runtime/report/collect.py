@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dail_runtime.check.records import TEACHER
@@ -16,6 +16,7 @@ from dail_runtime.report.model import ModelFigures, Report, StageFigures, TraceE
 from dail_runtime.report.verdict import rivals, verdict
 from dail_runtime.spec.job import BASE, DailJob
 from dail_runtime.spec.plan import STAGES
+from dail_runtime.stages.usage import read_usage
 from dail_runtime.store import Manifest, Store, read_manifest, safe_key
 
 SHOWN = 3
@@ -36,7 +37,7 @@ def collect(job: DailJob, inputs: Mapping[str, Store]) -> Report:
         verdict=verdict(first, primary, sets[first]),
         variants=sets[first],
         sets=sets,
-        stages=_stages(manifests),
+        stages=_stages(job, inputs, manifests),
         dropped=_dropped(manifests, primary),
         counts={name: manifest.counts for name, manifest in manifests.items()},
         teacher={name.split("/")[1]: json.loads(inputs[name].get(TEACHER)) for name in inputs if name.startswith("check/")},
@@ -65,7 +66,7 @@ def _compare(models: Mapping[str, SetFigures], primary: str) -> dict[str, ModelF
     }
 
 
-def _stages(manifests: Mapping[str, Manifest]) -> dict[str, StageFigures]:
+def _stages(job: DailJob, inputs: Mapping[str, Store], manifests: Mapping[str, Manifest]) -> dict[str, StageFigures]:
     stages = {}
     for stage in STAGES:
         tasks = {name: manifest for name, manifest in manifests.items() if name.split("/")[0] == stage}
@@ -74,8 +75,25 @@ def _stages(manifests: Mapping[str, Manifest]) -> dict[str, StageFigures]:
                 seconds=round(sum(m.seconds for m in tasks.values()), 3),
                 attempts=sum(m.attempts for m in tasks.values()),
                 tasks={name: m.seconds for name, m in tasks.items()},
+                tokens=sum(_tokens(job, name, m) for name, m in tasks.items()),
+                stored=sum(one.size for m in tasks.values() for one in m.objects),
+                gpu_hours=_gpu_hours(inputs[name] for name in tasks),
             )
     return stages
+
+
+def _tokens(job: DailJob, task: str, manifest: Manifest) -> int:
+    stage, _, variant = task.partition("/")
+    count: int = manifest.counts.get("tokens", 0)
+    return round(count * job.spec.settings(variant).train.total_epochs()) if stage == "train" else count
+
+
+def _gpu_hours(tasks: Iterable[Store]) -> dict[str, float]:
+    seconds: Counter[str] = Counter()
+    for task in tasks:
+        if (usage := read_usage(task)) is not None:
+            seconds.update(usage.gpu_seconds)
+    return {name: round(value / 3600, 4) for name, value in seconds.items()}
 
 
 def _dropped(manifests: Mapping[str, Manifest], primary: str) -> dict[str, int]:

@@ -54,6 +54,7 @@ def render(report: Report, curves: Mapping[str, Rows]) -> str:
         training=_training(curves, palette),
         teacher=list(flatten(report.teacher)),
         reasons=REASONS,
+        gpus=any(figures.gpu_hours for figures in report.stages.values()),
         job_yaml=yaml.safe_dump(report.job, sort_keys=False, allow_unicode=True),
     )
 

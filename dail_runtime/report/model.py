@@ -40,6 +40,12 @@ class StageFigures(Figure):
     attempts: int
     tasks: dict[str, float]
     """Task -> seconds."""
+    tokens: int = 0
+    """Tokens generated (rewrite, evaluate), or response tokens learned from in all epochs (train)."""
+    stored: int = 0
+    """Bytes of the results."""
+    gpu_hours: dict[str, float] = Field(default_factory=dict)
+    """Extended resource (`nvidia.com/gpu`) -> GPU-hours held on a cluster; empty on one machine."""
 
 
 class TraceExample(Figure):

@@ -85,6 +85,10 @@ class TrainSpec(Section):
     workers: int = Field(default=1, ge=1, le=1024)
     """Worker pods of the PyTorchJob; ignored on one machine."""
 
+    def total_epochs(self) -> float:
+        """Passes over the kept traces, those of the warm-up included."""
+        return self.epochs + (self.warmup.epochs if self.warmup is not None else 0)
+
     @model_validator(mode="after")
     def _warmup_needs_kl(self) -> Self:
         if self.warmup is not None and self.objective in ("nll", "sft"):

@@ -36,6 +36,12 @@ class Fact:
         return f"{self.run} {self.task.name}"
 
     @property
+    def tokens(self) -> int:
+        """Tokens generated, or response tokens learned from in all epochs; 0 where it did neither."""
+        count: int = self.manifest.counts.get("tokens", 0)
+        return round(count * self.task.settings.train.total_epochs()) if self.task.stage == "train" else count
+
+    @property
     def stored(self) -> int:
         """Bytes of its result."""
         return sum(one.size for one in self.manifest.objects)

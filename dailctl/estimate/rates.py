@@ -95,12 +95,11 @@ def _measured(fact: Fact) -> Rate | None:
         # Two kinds of GPU shared the work: nobody knows which did how much.
         return None
     per, units = next(iter(gpus.items()), (MACHINE, 1))
-    tokens = counts["tokens"] * (fact.task.settings.train.epochs if fact.task.stage == "train" else 1)
     unit = "this machine" if per == MACHINE else f"{units} x {per}"
     return Rate(
         tokens_per_second=speed / max(1, units),
         per=per,
-        start_seconds=max(0.0, fact.manifest.seconds - tokens / speed),
+        start_seconds=max(0.0, fact.manifest.seconds - fact.tokens / speed),
         source=f"measured by {fact.where} on {unit}",
     )
 

@@ -124,7 +124,7 @@ def _actual(fact: Fact, prices: Mapping[str, float]) -> TaskEstimate:
         done=True,
         pods=usage.pods if usage is not None else 0,
         gpus=usage.gpus if usage is not None else {},
-        tokens=fact.manifest.counts.get("tokens"),
+        tokens=fact.tokens or None,
         seconds=fact.manifest.seconds,
         gpu_hours=hours,
         cost=_cost(fact.task.stage, hours, prices),

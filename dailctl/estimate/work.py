@@ -72,7 +72,7 @@ def _generated(job: DailJob, task: Task, responses: int, longest: int, facts: Se
 
 def _learned(job: DailJob, task: Task, sizes: Sizes, facts: Sequence[Fact]) -> Work:
     settings = task.settings
-    epochs = settings.train.epochs + (settings.train.warmup.epochs if settings.train.warmup else 0)
+    epochs = settings.train.total_epochs()
     most = sizes.problems * min(settings.select.keep, settings.rewrite.samples) * settings.rewrite.max_tokens
     for fact in alike(facts, job, task, "train"):
         counts = fact.manifest.counts

@@ -169,7 +169,7 @@ def test_what_is_done_is_shown_as_it_was(tmp_path: Path) -> None:
     result = whole(job(), facts, prices={GPU: 2.0})
     found = next(one for one in result.tasks if one.task == "train/tuned")
     assert found.done
-    assert (found.seconds, found.tokens, found.stored) == (100, 12_000, 1000)
+    assert (found.seconds, found.tokens, found.stored) == (100, 12_000 * 5, 1000)
     assert found.gpu_hours == {GPU: pytest.approx(0.05)}
     assert result.document()["done"] == {"seconds": 100, "gpuHours": {GPU: pytest.approx(0.05)}, "cost": pytest.approx(0.1)}
 

@@ -83,3 +83,14 @@ def test_a_column_without_values_has_no_chart() -> None:
 def test_the_same_run_gives_the_same_page() -> None:
     made = report({"base": figures(0.1), "tuned": figures(0.2, over_base=between(0.0, 0.2))})
     assert render(made, {"tuned": curve_rows()}) == render(made, {"tuned": curve_rows()})
+
+
+def test_gpu_hours_are_shown_where_a_cluster_gave_gpus() -> None:
+    plain = report({"base": figures(0.1)})
+    assert "GPU-hours" not in render(plain, {})
+    train = plain.stages["train"].model_copy(update={"gpu_hours": {"nvidia.com/gpu": 1.5}, "tokens": 12_000, "stored": 4_600_000})
+    page = render(plain.model_copy(update={"stages": {"train": train}}), {})
+    assert "GPU-hours" in page
+    assert "1.50 <span" in page
+    assert "12,000" in page
+    assert '<td class="number">4.6</td>' in page
