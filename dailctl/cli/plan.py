@@ -24,10 +24,14 @@ def plan(
         Path | None,
         typer.Option("--prices", metavar="FILE", envvar="DAIL_PRICES", help="Price of a GPU-hour: resource or pool -> number."),
     ] = None,
+    cluster: Annotated[
+        bool | None,
+        typer.Option("--cluster/--local", help="For a cluster or for this machine; as the job has cluster.image or not where left out."),
+    ] = None,
     overrides: Overrides = None,
     form: DocumentOutput = None,
 ) -> None:
-    """Show what a run will take: tokens, time, GPU-hours, storage and cost of each task.
+    """Show what a run will take: objects, pods, GPUs, tokens, time, GPU-hours, storage and cost of each task.
 
     Nothing is written. Times come from rates that this run measured (run a small part first, with data.limit) or from
     --rates, never from guesses; what is done already is shown as it was.
@@ -38,7 +42,8 @@ def plan(
 
     stated = read_rates(rates) if rates is not None else {}
     money = read_prices(prices) if prices is not None else {}
-    found = estimate_of(run_of_file(file if file is not None else the_job_file(), overrides or ()), stated, money)
+    run = run_of_file(file if file is not None else the_job_file(), overrides or ())
+    found = estimate_of(run, stated, money, cluster=run.job.spec.cluster.image is not None if cluster is None else cluster)
     if form is not None:
         output.document(found.document(), form)
         return
@@ -51,7 +56,7 @@ def plan(
 
 def told(found: Estimate) -> str:
     """The table, where its figures come from, and the sums."""
-    head = ["NAME", "STATE", "PODS", "GPUS", "TOKENS", "TIME", "GPU-HOURS", *(["COST"] if found.prices else []), "STORED"]
+    head = ["NAME", "STATE", "OBJECTS", "PODS", "GPUS", "TOKENS", "TIME", "GPU-HOURS", *(["COST"] if found.prices else []), "STORED"]
     lines = [output.table(head, [_row(task, priced=bool(found.prices)) for task in found.tasks])]
     sources = dict.fromkeys(source for task in found.tasks if not task.done for source in task.sources)
     lines += [f"from: {source}\n" for source in sources]
@@ -69,6 +74,7 @@ def _row(task: TaskEstimate, *, priced: bool) -> list[str]:
     return [
         task.task,
         "done" if task.done else "to do",
+        str(task.objects) if task.objects else "-",
         str(task.pods) if task.pods else "-",
         ", ".join(f"{number} {name}" for name, number in task.gpus.items()) or "-",
         at_most if task.tokens is None else _count(task.tokens),

@@ -5,27 +5,45 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dail_runtime.data import HELDOUT
+from dail_runtime.spec import plan
 from dail_runtime.store import read_manifest
 from dailctl.checks import check_data
-from dailctl.estimate.demand import Demand
+from dailctl.estimate.demand import Demand, demand_of
 from dailctl.estimate.facts import facts_of
 from dailctl.estimate.rates import Rate
 from dailctl.estimate.total import Estimate, estimate
 from dailctl.estimate.work import Sizes
+from dailctl.render.chart import render, task_objects
+from dailctl.render.cluster_job import for_cluster
+from dailctl.render.record import run_of_record
+from dailctl.render.size import model_bytes
+from dailctl.render.values import run_values
 from dailctl.runs import Run
 
 
-def estimate_of(run: Run, rates: Mapping[str, Rate], prices: Mapping[str, float], demand: Mapping[str, Demand] | None = None) -> Estimate:
-    """The estimate of `run`. Nothing is written.
-
-    Args:
-        demand: task name -> what it has on the cluster; left out: the run is for this machine.
+def estimate_of(run: Run, rates: Mapping[str, Rate], prices: Mapping[str, float], *, cluster: bool) -> Estimate:
+    """The estimate of `run`, on a cluster or on this machine. Nothing is written, and no cluster is asked.
 
     Raises:
         DataError: the data is wrong (the first place where its size is learnt is a check of it all).
+        SpecError: the job cannot run on a cluster.
     """
+    there, demand = on_cluster(run) if cluster else (run, {})
     facts = facts_of(run.root, run.name)
-    return estimate(run.job, run.tasks, sizes_of(run), demand=demand or {}, facts=facts, rates=rates, prices=prices)
+    return estimate(there.job, there.tasks, sizes_of(run), demand=demand, facts=facts, rates=rates, prices=prices)
+
+
+def on_cluster(run: Run) -> tuple[Run, dict[str, Demand]]:
+    """The run as pods see it, and what each of its tasks asks of the cluster, counted from the objects it would be given.
+
+    Raises:
+        SpecError: the job cannot run on a cluster, or the chart refuses it.
+    """
+    job, content, _ = for_cluster(run.job, run.content)
+    values = run_values(job, content, model_bytes(run.job.spec.model.id))
+    record = render(values, job.spec.cluster.namespace or "default")[0]
+    tasks = run_of_record(record["data"]).tasks
+    return Run(job, content, plan(job, content), run.root), {task.name: demand_of(task_objects(record, task)) for task in tasks}
 
 
 def sizes_of(run: Run) -> Sizes:

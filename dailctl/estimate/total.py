@@ -26,6 +26,8 @@ class TaskEstimate:
     task: str
     done: bool
     """Its results are there: it will not run again. `seconds`, `gpu_hours` and `stored` are then what it took."""
+    objects: int = 0
+    """Kubernetes objects it is given."""
     pods: int = 0
     gpus: Mapping[str, int] = field(default_factory=dict)
     """Extended resource -> number held at once."""
@@ -143,7 +145,7 @@ def _expected(
     prices: Mapping[str, float],
 ) -> TaskEstimate:
     if work is None:
-        return TaskEstimate(task.name, False, needs.pods, needs.gpus, gpu_hours={})
+        return TaskEstimate(task.name, False, needs.objects, needs.pods, needs.gpus, gpu_hours={})
     per, units = next(iter(needs.gpus.items()), (MACHINE, 1))
     rate = rate_of(job, task, per, facts, written)
     # Without a known length the most there can be is counted: an estimate that errs should err high.
@@ -153,6 +155,7 @@ def _expected(
     return TaskEstimate(
         task=task.name,
         done=False,
+        objects=needs.objects,
         pods=needs.pods,
         gpus=needs.gpus,
         tokens=work.expected,

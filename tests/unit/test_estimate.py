@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from dail_runtime.stages.usage import Usage, add_usage
 from dail_runtime.store import Manifest, ObjectInfo, open_store, write_manifest
 from dailctl.estimate.demand import Demand, demand_of, is_gpu
 from dailctl.estimate.facts import Fact, facts_of
+from dailctl.estimate.of_run import on_cluster
 from dailctl.estimate.rates import Rate
 from dailctl.estimate.total import Estimate, TaskEstimate, estimate
 from dailctl.estimate.work import Sizes
+from dailctl.runs import run_of_file
 from tests.support.cli import dailctl
 
 GPU = "nvidia.com/gpu"
@@ -236,3 +239,22 @@ def test_plan_reads_the_data_writes_nothing_and_speaks_json(tmp_path: Path) -> N
     assert rewrite["tokensAtMost"] == 32 * 160
     assert not store.exists()
     assert "No measured rate for rewrite/tuned" not in said.out
+
+
+def test_plan_for_a_cluster_counts_the_objects_it_would_make(tmp_path: Path) -> None:
+    example = Path(__file__).parents[2] / "examples" / "tinymath" / "smoke.yaml"
+    gpus = [f"cluster.pools.{pool}.gpus={number}" for pool, number in (("rewrite", 2), ("train", 8))]
+    settings = [*gpus, "cluster.image=registry.example/dail:1", "train.workers=3", "rewrite.replicas=4"]
+    words = [word for setting in settings for word in ("--set", setting)]
+    said = dailctl("plan", "-f", example, "--set", f"storage.uri={tmp_path}", *words)
+    assert said.code == 3
+    assert "is a folder of this machine, which pods cannot reach" in said.err
+    run = run_of_file(example, settings)
+    moved = run.job.spec.storage.model_copy(update={"uri": "s3://bucket/prefix"})
+    run = replace(run, job=run.job.model_copy(update={"spec": run.job.spec.model_copy(update={"storage": moved})}))
+    there, demand = on_cluster(run)
+    assert demand["rewrite/tuned"].gpus == {GPU: 4 * 2}
+    assert demand["rewrite/tuned"].pods == 4 + 1
+    assert demand["train/tuned"] == Demand(objects=1, pods=3, gpus={GPU: 3 * 8})
+    assert demand["prepare"] == Demand(objects=1, pods=1, gpus={})
+    assert {task.name for task in there.tasks} == set(demand)
