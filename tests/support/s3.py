@@ -13,6 +13,7 @@ import pytest
 from dail_runtime.store.s3 import S3Store
 from dail_runtime.store.s3_client import Connection
 from tests.lab import versitygw
+from tests.lab.binaries import missing
 from tests.support.require import require
 
 
@@ -40,7 +41,8 @@ class Bucket:
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[versitygw.Server]:
     """The session's S3 server."""
-    require(versitygw.have_go(), "the S3 tests build their server with Go; install Go")
+    reason = missing(("versitygw",))
+    require(not reason, reason)
     with versitygw.running(tmp_path_factory.mktemp("s3")) as server:
         yield server
 
