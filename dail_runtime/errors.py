@@ -77,3 +77,9 @@ class Interrupted(DailError):
     """The stage was asked to stop (SIGTERM) and saved what it had."""
 
     exit_code = 143
+
+
+def of_code(code: int, message: str) -> DailError:
+    """The error that another process ended with, known by its exit code; a code that is no error's own makes a TransientError."""
+    kinds: dict[int, type[DailError]] = {1: DailError, **{kind.exit_code: kind for kind in DailError.__subclasses__()}}
+    return kinds.get(code, TransientError)(message)

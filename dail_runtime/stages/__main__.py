@@ -2,6 +2,8 @@
 
 Standard output carries events, one JSON object a line; everything else, also what libraries print, goes to standard
 error. SIGTERM and SIGINT ask the stage to save and end with 143. Exit codes: dail_runtime/errors.py.
+
+Where torchrun's environment (RANK, WORLD_SIZE, ...) says that this is one of several ranks, rank 0 runs the task and the others follow.
 """
 
 from __future__ import annotations
@@ -16,9 +18,12 @@ import traceback
 from typing import Any, TextIO
 
 from dail_runtime.errors import DailError, Interrupted
+from dail_runtime.stages.base import end_process
+from dail_runtime.stages.follow import follow_task
 from dail_runtime.stages.jobs import load_saved_job
 from dail_runtime.stages.run import run_task
 from dail_runtime.store import open_store
+from dail_runtime.train.ranks import place
 
 # How long threads of the CPU's matrix library spin before they sleep. By default that is milliseconds: fast alone, ten times slower
 # as soon as anyone else uses a core, because each half-step spins for a thread that is not running. Sleeping at once costs twice the
@@ -45,10 +50,17 @@ def main(argv: list[str] | None = None) -> int:
             # Whoever started this process is gone: save and end, or two processes would soon do the same work.
             stop.set()
 
+    def abandon(error: DailError) -> None:
+        emit(_error(error))
+        end_process(error)
+
     try:
         run = open_store(arguments.run)
         job, content = load_saved_job(run, arguments.job)
-        run_task(run, job, content, arguments.task, emit, stop)
+        if place().lead:
+            run_task(run, job, content, arguments.task, emit, stop)
+        else:
+            follow_task(run, job, content, arguments.task, stop, abandon)
     except Interrupted as err:
         emit(_error(err))
         return err.exit_code

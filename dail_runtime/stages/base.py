@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from dail_runtime.errors import Interrupted
+from dail_runtime.errors import DailError, Interrupted
 from dail_runtime.spec.job import DailJob
 from dail_runtime.spec.plan import Task
 from dail_runtime.store import Store
@@ -23,6 +26,12 @@ class Progress(Protocol):
     def say(self, sentence: str) -> None:
         """One sentence for the user (a warning, a decision); kept with the task's results."""
         ...
+
+
+def end_process(error: DailError) -> None:
+    """End this process at once with the error's exit code."""
+    print(error, file=sys.stderr, flush=True)
+    os._exit(error.exit_code)
 
 
 @dataclass
@@ -45,6 +54,10 @@ class StageContext:
     """Set when the process got SIGTERM or SIGINT: save and raise `Interrupted` soon."""
     content: Mapping[str, str] = field(default_factory=dict)
     """Digests of the outside inputs by which the job was planned (`spec.content.content_of`)."""
+    held: ExitStack = field(default_factory=ExitStack)
+    """What the stage enters here stays open until its manifest is written."""
+    abandon: Callable[[DailError], None] = end_process
+    """Ends this process at once, with this error on record: for a thread that finds the stage in a call that will not return."""
 
     def check_stop(self) -> None:
         """Raise `Interrupted` where the process was asked to end; call between units of work."""

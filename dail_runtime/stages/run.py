@@ -14,8 +14,8 @@ from typing import Any
 import dail_runtime
 from dail_runtime.errors import DailError, Interrupted, StoreError, TransientError, UsageError
 from dail_runtime.spec.job import DailJob
-from dail_runtime.spec.plan import plan
-from dail_runtime.stages.base import Stage, StageContext
+from dail_runtime.spec.plan import Task, plan
+from dail_runtime.stages.base import Stage, StageContext, end_process
 from dail_runtime.stages.jobs import ATTEMPTS, Attempt, ProgressNow, attempts_of
 from dail_runtime.store import MANIFEST, Manifest, ObjectInfo, Store, missing_objects, read_manifest, write_manifest
 
@@ -82,29 +82,38 @@ def run_task(run: Store, job: DailJob, content: Mapping[str, str], name: str, em
         UsageError: the plan has no such task, or an upstream task has not finished.
         DailError: whatever the stage raises; the attempt's record keeps the sentence.
     """
-    tasks = {task.name: task for task in plan(job, content)}
-    if name not in tasks:
-        raise UsageError(f"this job has no task {name!r}; it has {', '.join(tasks)}")
-    task = tasks[name]
+    task, tasks = planned(job, content, name)
     out = run.at(task.prefix)
     done = finished(out)
     if done is not None:
         emit({"event": "skipped"})
         return done
-    inputs = {upstream: run.at(tasks[upstream].prefix) for upstream in task.inputs}
-    for upstream, store in inputs.items():
-        if read_manifest(store) is None:
-            raise UsageError(f"{name} needs {upstream}, which has not finished; run {upstream} first")
+    inputs = inputs_of(run, task, tasks)
     earlier = attempts_of(out)
     attempt = _number(out, earlier)
     reporter = Reporter(out, attempt, emit)
     emit({"event": "start", "task": name, "attempt": attempt.number})
     stage: Stage = importlib.import_module(f"dail_runtime.stages.{task.stage}").run
+
+    def abandon(error: DailError) -> None:
+        reporter.close("failed", error)
+        emit({"event": "error", "kind": type(error).__name__, "message": str(error), "exit": error.exit_code})
+        end_process(error)
+
     context = StageContext(
-        job=job, task=task, run=run, out=out, inputs=inputs, progress=reporter, stop=stop or threading.Event(), content=content
+        job=job,
+        task=task,
+        run=run,
+        out=out,
+        inputs=inputs,
+        progress=reporter,
+        stop=stop or threading.Event(),
+        content=content,
+        abandon=abandon,
     )
     try:
-        counts = stage(context)
+        with context.held:
+            manifest = _finish(context, stage, reporter, earlier)
     except Interrupted as err:
         reporter.close("interrupted", err)
         raise
@@ -114,24 +123,33 @@ def run_task(run: Store, job: DailJob, content: Mapping[str, str], name: str, em
     except Exception as err:
         reporter.close("failed", DailError(f"{type(err).__name__}: {err}"))
         raise
-    reporter.close("done")
-    attempts = [*earlier, attempt]
-    manifest = Manifest(
-        task=name,
-        digest=task.digest,
-        inputs=dict(task.inputs),
-        objects=tuple(_written(out)),
-        # A resumed stage may say again what an earlier attempt said: each sentence once, in the order first said.
-        counts={**counts, "notes": list(dict.fromkeys(note for one in attempts for note in one.notes))},
-        started=attempts[0].started,
-        finished=datetime.now(UTC),
-        seconds=round(sum(one.seconds for one in attempts), 3),
-        attempts=len(attempts),
-        versions=versions(),
-    )
-    write_manifest(out, manifest)
     emit({"event": "done", "seconds": manifest.seconds, "counts": manifest.counts})
     return manifest
+
+
+def planned(job: DailJob, content: Mapping[str, str], name: str) -> tuple[Task, Mapping[str, Task]]:
+    """The task called `name`, and all tasks of the plan.
+
+    Raises:
+        UsageError: the plan has no such task.
+    """
+    tasks = {task.name: task for task in plan(job, content)}
+    if name not in tasks:
+        raise UsageError(f"this job has no task {name!r}; it has {', '.join(tasks)}")
+    return tasks[name], tasks
+
+
+def inputs_of(run: Store, task: Task, tasks: Mapping[str, Task]) -> dict[str, Store]:
+    """Upstream task name -> its prefix.
+
+    Raises:
+        UsageError: an upstream task has not finished.
+    """
+    inputs = {upstream: run.at(tasks[upstream].prefix) for upstream in task.inputs}
+    for upstream, store in inputs.items():
+        if read_manifest(store) is None:
+            raise UsageError(f"{task.name} needs {upstream}, which has not finished; run {upstream} first")
+    return inputs
 
 
 def finished(out: Store) -> Manifest | None:
@@ -155,6 +173,28 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def _finish(ctx: StageContext, stage: Stage, reporter: Reporter, earlier: list[Attempt]) -> Manifest:
+    """Run the stage and write its manifest."""
+    counts = stage(ctx)
+    reporter.close("done")
+    attempts = [*earlier, reporter.attempt]
+    manifest = Manifest(
+        task=ctx.task.name,
+        digest=ctx.task.digest,
+        inputs=dict(ctx.task.inputs),
+        objects=tuple(_written(ctx.out)),
+        # A resumed stage may say again what an earlier attempt said: each sentence once, in the order first said.
+        counts={**counts, "notes": list(dict.fromkeys(note for one in attempts for note in one.notes))},
+        started=attempts[0].started,
+        finished=datetime.now(UTC),
+        seconds=round(sum(one.seconds for one in attempts), 3),
+        attempts=len(attempts),
+        versions=versions(),
+    )
+    write_manifest(ctx.out, manifest)
+    return manifest
 
 
 def _number(out: Store, earlier: list[Attempt]) -> Attempt:

@@ -24,6 +24,8 @@ from dail_runtime.train.checkpoint import Checkpoints
 from dail_runtime.train.data import TrainingData, expert_texts, traces
 from dail_runtime.train.export import save_adapter, save_merged
 from dail_runtime.train.loop import Training
+from dail_runtime.train.ranks import place
+from dail_runtime.train.world import joined
 
 
 def run(ctx: StageContext) -> dict[str, Any]:
@@ -34,8 +36,10 @@ def run(ctx: StageContext) -> dict[str, Any]:
     """
     spec = ctx.task.settings.train
     transformers_logging.disable_progress_bar()
-    tokenizer = load_tokenizer(ctx.job.spec.model)
-    model = load_model(ctx.job.spec.model, device=pick_device())
+    device = pick_device()
+    world = ctx.held.enter_context(joined(place(), device, ctx.stop, ctx.abandon))
+    tokenizer = world.lead_first(lambda: load_tokenizer(ctx.job.spec.model))
+    model = load_model(ctx.job.spec.model, device=device)
     data = _data(ctx, tokenizer, model)
     if not data.rows:
         reasons = ", ".join(f"{count} {reason}" for reason, count in data.dropped.items()) or "select kept none"
@@ -45,8 +49,12 @@ def run(ctx: StageContext) -> dict[str, Any]:
     first = data.rows[0]
     student.check_head(collate([first.prompts["student"]], [first.response], student.device).ids[:, :16])
     checkpoints = Checkpoints(ctx.out.at("checkpoints"), keep=spec.keep_checkpoints)
-    training = Training(student, data.rows, spec, seed=ctx.job.spec.seed, checkpoints=checkpoints, progress=ctx.progress, stop=ctx.stop)
+    training = Training(
+        student, data.rows, spec, seed=ctx.job.spec.seed, checkpoints=checkpoints, progress=ctx.progress, stop=ctx.stop, world=world
+    )
     training.run()
+    if not world.lead:
+        return {}
     ctx.out.put(CURVES, training.curves_jsonl())
     save_adapter(student, ctx.out, base=ctx.job.spec.model.id, revision=ctx.job.spec.model.revision)
     trainable = sum(one.numel() for one in student.trainable.values())

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from dail_runtime.errors import ModelError
 from dail_runtime.spec.train import LoraSpec
-from dail_runtime.train.batches import Batch
+from dail_runtime.train.batches import Batch, collate
 from dail_runtime.train.loss import Head
 
 CHECKPOINTED = 500_000_000
@@ -60,6 +60,13 @@ class Student:
         self.peft.train()
         self._decoder: nn.Module = model.get_decoder()
         self.head = head_of(model)
+        self.sharded = False
+        """Whether every pass needs all ranks, because each holds a part of the frozen weights only."""
+
+    @property
+    def width(self) -> int:
+        """Numbers in one hidden state."""
+        return self.head.weight.shape[1]
 
     def hidden(self, batch: Batch) -> Tensor:
         """The student's hidden states [tokens, H] in the rows that predict the response, with a graph."""
@@ -73,6 +80,14 @@ class Student:
         self.peft.eval()
         with self.peft.disable_adapter():
             return self._rows(batch)
+
+    def idle(self, *, learning: bool) -> None:
+        """A pass over one token that changes nothing: for a rank without work while the others need its part of the weights."""
+        batch = collate([(0,)], [(0,)], self.device)
+        if learning:
+            torch.autograd.backward(self.hidden(batch).sum() * 0)
+        else:
+            self.reference_hidden(batch)
 
     def check_head(self, ids: Tensor) -> None:
         """Compare logits that this class would make of `ids` [1, n] with those of the model itself.

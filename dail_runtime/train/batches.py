@@ -69,6 +69,17 @@ def micro_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return groups
 
 
+def shares(costs: Sequence[int], size: int) -> list[list[int]]:
+    """Positions in `costs` dealt to `size` ranks so that their sums are nearly equal: the largest first, each to whoever has least."""
+    dealt: list[list[int]] = [[] for _ in range(size)]
+    sums = [0] * size
+    for position in sorted(range(len(costs)), key=lambda one: (-costs[one], one)):
+        rank = sums.index(min(sums))
+        dealt[rank].append(position)
+        sums[rank] += costs[position]
+    return [sorted(share) for share in dealt]
+
+
 @dataclass(frozen=True)
 class Batch:
     """Sequences padded on the right, and where in them the response is predicted."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import random
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -21,6 +19,7 @@ from dail_runtime.store import Store
 MARKER = "complete.json"
 _STATE = "state.json"
 _CURVES = "curves.jsonl"
+_FOLDER = "step-"
 
 
 @dataclass
@@ -30,7 +29,7 @@ class Checkpoint:
     step: int
     """Steps done."""
     tensors: dict[str, dict[str, Tensor]]
-    """File name without ending -> its tensors: `adapter`, `optimizer`, `rng`."""
+    """File name without ending -> its tensors: `adapter`, `optimizer`."""
     facts: dict[str, Any]
     """Whatever else the loop needs to go on (JSON)."""
     curves: bytes
@@ -46,7 +45,7 @@ class Checkpoints:
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Write it, then remove those that are too old or were left half-written."""
-        name = f"step-{checkpoint.step:08d}"
+        name = _name(checkpoint.step)
         if name in self._complete():
             return
         folder = self._store.at(name)
@@ -69,7 +68,7 @@ class Checkpoints:
         """The newest complete one that can be read, or None. One that is damaged is named to `say` and passed over."""
         for name in reversed(self._complete()):
             try:
-                return self._load(name)
+                return self.load(int(name.removeprefix(_FOLDER)))
             except (IntegrityError, KeyError, SafetensorError, ValueError) as err:
                 say(f"The checkpoint {self._store.uri}/{name} is damaged ({err}); training goes on from an older one.")
         return None
@@ -79,8 +78,13 @@ class Checkpoints:
         for name in self._folders():
             self._remove(name)
 
-    def _load(self, name: str) -> Checkpoint:
-        folder = self._store.at(name)
+    def load(self, step: int) -> Checkpoint:
+        """The complete one of that step.
+
+        Raises:
+            IntegrityError, KeyError, SafetensorError, ValueError: it is not there, or damaged.
+        """
+        folder = self._store.at(_name(step))
         written: Mapping[str, str] = json.loads(folder.get(MARKER))
         tensors: dict[str, dict[str, Tensor]] = {}
         with tempfile.TemporaryDirectory(prefix="dail-checkpoint-") as temporary:
@@ -107,19 +111,5 @@ class Checkpoints:
         return sorted(info.key.split("/")[0] for info in self._store.list() if info.key.endswith(f"/{MARKER}"))
 
 
-def random_states(device: torch.device) -> tuple[dict[str, Tensor], list[Any]]:
-    """States of every generator that training may draw from: torch's as tensors, Python's as JSON."""
-    tensors = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        tensors["cuda"] = torch.cuda.get_rng_state(device)
-    version, internal, gauss = random.getstate()
-    return tensors, [version, list(internal), gauss]
-
-
-def restore_random_states(device: torch.device, tensors: Mapping[str, Tensor], python: list[Any]) -> None:
-    """Put back what `random_states` gave."""
-    torch.set_rng_state(tensors["cpu"])
-    if device.type == "cuda" and "cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["cuda"], device)
-    version, internal, gauss = python
-    random.setstate((version, tuple(internal), gauss))
+def _name(step: int) -> str:
+    return f"{_FOLDER}{step:08d}"

@@ -1,15 +1,15 @@
-"""The training loop: steps, curves, checkpoints; stops when asked and goes on where it was."""
+"""The training loop: steps, curves, checkpoints; stops when asked and goes on where it was, on one rank or on many."""
 
 from __future__ import annotations
 
 import json
 import math
-import random
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -17,21 +17,30 @@ from torch import Tensor
 from dail_runtime.errors import Interrupted, ResultError
 from dail_runtime.spec.train import TrainSpec
 from dail_runtime.stages.base import Progress
+from dail_runtime.store import digest_of
 from dail_runtime.train.adapter import Student
-from dail_runtime.train.batches import Course, Step, collate, micro_batches
-from dail_runtime.train.checkpoint import Checkpoint, Checkpoints, random_states, restore_random_states
+from dail_runtime.train.batches import Course, Step, collate, micro_batches, shares
+from dail_runtime.train.checkpoint import Checkpoint, Checkpoints
 from dail_runtime.train.data import REFERENCES, Row
+from dail_runtime.train.keeping import Place, choose_keeping
+from dail_runtime.train.lockstep import rounds
 from dail_runtime.train.loss import fused_loss
 from dail_runtime.train.memory import out_of_memory_says
-from dail_runtime.train.references import References, choose_keeping
+from dail_runtime.train.references import References
+from dail_runtime.train.saving import Saving
 from dail_runtime.train.schedule import learning_rate
+from dail_runtime.train.world import World
 
 FIGURES = ("kl_teacher", "kl_negative", "entropy", "teacher_top_mass")
 """Token figures of `TokenFigures` that the curves show as means."""
 
 
 class Training:
-    """One training of one student."""
+    """One training of one student. Every rank has one; all do the same but for the rows they compute, and rank 0 alone saves.
+
+    What a step draws at random (dropout) follows from the seed, the step and the rank: a resumed training draws what an undisturbed
+    one would have drawn. Without dropout the number of ranks changes nothing but the order in which float32 numbers are added.
+    """
 
     def __init__(
         self,
@@ -43,6 +52,7 @@ class Training:
         checkpoints: Checkpoints,
         progress: Progress,
         stop: threading.Event,
+        world: World,
     ) -> None:
         """
         Args:
@@ -52,10 +62,12 @@ class Training:
             seed: Of the order of the traces and of dropout.
             checkpoints: Where to save, and where to go on from.
             progress: Told after every step.
-            stop: When set, the training saves a checkpoint and raises `Interrupted`.
+            stop: When set on any rank, all save a checkpoint together and raise `Interrupted`.
+            world: All ranks.
         """
-        self._student, self._rows, self._spec, self._seed = student, rows, spec, seed
+        self._student, self._rows, self._spec, self._seed, self._world = student, rows, spec, seed, world
         self._checkpoints, self._progress, self._stop = checkpoints, progress, stop
+        self._saving = Saving(checkpoints, progress.say)
         self.course = Course(spec, len(rows), seed)
         # Fused: one pass over all adapter weights instead of a dozen.
         self._optimizer = torch.optim.AdamW(
@@ -75,37 +87,53 @@ class Training:
             ResultError: the loss or its gradient is no finite number.
             SetupError: memory ran out.
         """
-        random.seed(self._seed)
-        torch.manual_seed(self._seed)
         step = self.resumed_at = self._resume()
+        self._world.share(self._student.trainable.values())
         references = self.references()
         while step < self.course.total:
-            self._stop_if_asked(step)
             plan = self.course[step]
             with self._explaining_memory():
-                if REFERENCES[plan.objective]:
-                    references.prepare(lambda done, total, at=step: self._preparing(done, total, at))  # type: ignore[misc]
-                self.curves.append(self._step(step, plan, references))
+                if REFERENCES[plan.objective] and not references.prepare(self._preparing, self._stop.is_set):
+                    self._stopped(step)
+                line = self._step(step, plan, references)
+            if line is None:
+                self._stopped(step)
+            self.curves.append(line)
             step += 1
-            line = self.curves[-1]
             figures = {name: line[name] for name in ("loss", "tokens_per_s")}
             self._progress.update(step, self.course.total, "steps", **figures)
             if step % self._spec.checkpoint_every == 0 or step == self.course.total:
-                self._save(step)
+                self._save(step, wait=step == self.course.total)
 
-    def accumulate(self, plan: Step, references: References) -> dict[str, float]:
+    def accumulate(self, plan: Step, references: References) -> dict[str, float] | None:
         """Add the gradient of a step's loss, the mean over all its response tokens, to the adapter; returns the mean figures.
 
-        Exact by tokens: the result does not depend on how the traces are split into micro-batches.
+        Exact by tokens: the result does not depend on how the traces are split over ranks and micro-batches. None: a rank was asked
+        to stop before the end, and the gradient is worth nothing.
         """
         spec, student, names = self._spec, self._student, REFERENCES[plan.objective]
-        rows = [self._rows[one] for one in plan.rows]
-        tokens = sum(len(row.response) for row in rows)
-        sums: dict[str, Tensor] = {}
-        lengths = [len(row.prompts["student"]) + len(row.response) - 1 for row in rows]
-        for group in micro_batches(lengths, spec.micro_batch_tokens):
-            batch = collate([rows[one].prompts["student"] for one in group], [rows[one].response for one in group], student.device)
-            states = references.of([plan.rows[one] for one in group], names, batch.labels)
+        tokens = sum(len(self._rows[one].response) for one in plan.rows)
+        dealt = [
+            [plan.rows[one] for one in share]
+            for share in shares([self._cost(one, names, references) for one in plan.rows], self._world.size)
+        ]
+        if names:
+            references.deal(dealt)
+        own = dealt[self._world.place.rank]
+        sums: dict[str, Tensor] = {name: torch.zeros((), dtype=torch.float64, device=student.device) for name in ("value", *FIGURES)}
+        groups = micro_batches(
+            [len(self._rows[one].prompts["student"]) + len(self._rows[one].response) - 1 for one in own], spec.micro_batch_tokens
+        )
+        for number in rounds(self._world, len(groups), together=student.sharded, stop=self._stop.is_set):
+            chosen = [] if number is None else [own[one] for one in groups[number]]
+            if not chosen:
+                if names and not references.kept:
+                    references.of([], names, torch.empty(0))
+                student.idle(learning=True)
+                continue
+            rows = [self._rows[one] for one in chosen]
+            batch = collate([row.prompts["student"] for row in rows], [row.response for row in rows], student.device)
+            states = references.of(chosen, names, batch.labels) if names else {}
             output = fused_loss(
                 student.hidden(batch),
                 student.head,
@@ -119,17 +147,42 @@ class Training:
                 chunk_tokens=spec.chunk_tokens,
             )
             torch.autograd.backward(output.loss)
-            for name in ("value", *FIGURES):
+            for name, total in sums.items():
                 figure = getattr(output.tokens, name)
                 if figure is not None:
-                    sums[name] = sums.get(name, 0) + figure.sum(dtype=torch.float64)
-        return {name: float(total) / tokens for name, total in sums.items()}
+                    total += figure.sum(dtype=torch.float64)
+        stopped = torch.tensor(float(self._stop.is_set()), dtype=torch.float64, device=student.device)
+        # One sum for all numbers, before that of the gradient: after it either all ranks go on, or none does.
+        self._world.sum([stopped, *sums.values()])
+        if stopped > 0:
+            return None
+        self._sum_gradients()
+        there = {"value", "entropy", *(f"kl_{name}" for name in names), *(["teacher_top_mass"] if names else [])}
+        return {name: float(total) / tokens for name, total in sums.items() if name in there}
 
-    def _step(self, number: int, plan: Step, references: References) -> dict[str, Any]:
-        """One optimiser step; returns its line of the curves."""
+    def _sum_gradients(self) -> None:
+        """All ranks get the whole step's gradient. A rank without a row has none of its own."""
+        if self._world.size > 1:
+            for weight in self._student.trainable.values():
+                if weight.grad is None:
+                    weight.grad = torch.zeros_like(weight)
+        self._world.sum([weight.grad for weight in self._student.trainable.values() if weight.grad is not None])
+
+    def _cost(self, row: int, contexts: Sequence[Any], references: References) -> int:
+        """What a row costs a rank, in tokens of a forward pass; the references' passes count where they are not kept."""
+        prompts, response = self._rows[row].prompts, len(self._rows[row].response)
+        own = 3 * (len(prompts["student"]) + response)
+        return own + (0 if references.kept else sum(len(prompts[one]) + response for one in contexts))
+
+    def _step(self, number: int, plan: Step, references: References) -> dict[str, Any] | None:
+        """One optimiser step; returns its line of the curves, or None where it was cut off and nothing is changed."""
         began = time.perf_counter()
         spec, weights = self._spec, list(self._student.trainable.values())
+        torch.manual_seed(int(digest_of([self._seed, "step", number, self._world.place.rank])[:15], 16))
         means = self.accumulate(plan, references)
+        if means is None:
+            self._optimizer.zero_grad(set_to_none=True)
+            return None
         norm = float(torch.nn.utils.clip_grad_norm_(weights, spec.max_grad_norm))
         if not math.isfinite(means["value"]) or not math.isfinite(norm):
             raise ResultError(
@@ -157,45 +210,47 @@ class Training:
     def references(self) -> References:
         """The references, kept as an earlier attempt kept them: the choice depends on free memory, and must not change half-way."""
         contexts = REFERENCES[self._spec.objective]
-        per_token = self._student.head.weight.shape[1] * self._student.dtype.itemsize * len(contexts)
+        per_token = self._student.width * self._student.dtype.itemsize * len(contexts)
         setting = self._spec.cache_references
         if setting == "auto" and self._keep is not None:
             setting = "off" if self._keep == "none" else "on"
         size = per_token * sum(len(row.response) for row in self._rows)
-        keeping = choose_keeping(setting, size=size, epochs=self.course.reference_epochs)
+        place = self._world.place
+        keeping = choose_keeping(setting, size=size, epochs=self.course.reference_epochs, machines=place.size // place.local_size)
+        # Machines may have different room: where one has none, none keeps them; where one needs its disk, all use theirs.
+        places: list[Place] = ["memory", "disk", "none"]
+        keeping = replace(keeping, place=places[self._world.most(places.index(keeping.place))])
         self._keep = keeping.place
         sentence = keeping.sentence()
         if sentence is not None:
             self._progress.say(sentence)
-        return References(self._student, self._rows, contexts, self._spec.micro_batch_tokens, keeping)
+        return References(self._student, self._rows, contexts, self._spec.micro_batch_tokens, keeping, self._world)
 
-    def _preparing(self, done: int, total: int, step: int) -> None:
+    def _preparing(self, done: int, total: int) -> None:
         self._progress.update(done, total, "reference responses")
-        self._stop_if_asked(step)
 
-    def _stop_if_asked(self, step: int) -> None:
-        if self._stop.is_set():
-            self._save(step)
-            raise Interrupted(
-                f"training was asked to stop after step {step} of {self.course.total}; a checkpoint is saved, run again to go on"
-            )
+    def _stopped(self, step: int) -> NoReturn:
+        self._save(step, wait=True)
+        raise Interrupted(f"training was asked to stop after step {step} of {self.course.total}; a checkpoint is saved, run again to go on")
 
-    def _save(self, step: int) -> None:
-        random_tensors, python = random_states(self._student.device)
+    def _save(self, step: int, *, wait: bool) -> None:
+        if not self._world.lead:
+            return
         optimizer = {
             f"{name}.{key}": value
             for name, weight in self._student.trainable.items()
             for key, value in self._optimizer.state.get(weight, {}).items()
         }
-        tensors = {"adapter": dict(self._student.trainable), "optimizer": optimizer, "rng": random_tensors}
-        facts = {"python": python, "keep": self._keep}
-        self._checkpoints.save(Checkpoint(step, tensors, facts, self.curves_jsonl()))
+        tensors = {"adapter": dict(self._student.trainable), "optimizer": optimizer}
+        self._saving.save(Checkpoint(step, tensors, {"keep": self._keep}, self.curves_jsonl()), wait=wait)
 
     def _resume(self) -> int:
         """Take over the newest checkpoint; returns its step, 0 where there is none."""
-        found = self._checkpoints.newest(self._progress.say)
-        if found is None:
+        found = self._checkpoints.newest(self._progress.say) if self._world.lead else None
+        step = self._world.same(None if found is None else found.step)
+        if step is None:
             return 0
+        found = found or self._checkpoints.load(step)
         with torch.no_grad():
             for name, weight in self._student.trainable.items():
                 weight.copy_(found.tensors["adapter"][name])
@@ -206,10 +261,9 @@ class Training:
             if f"{name}.step" in found.tensors["optimizer"]
         }
         self._optimizer.load_state_dict(state)
-        restore_random_states(self._student.device, found.tensors["rng"], found.facts["python"])
         self._keep = found.facts["keep"]
         self.curves = [json.loads(line) for line in found.curves.splitlines()]
-        return found.step
+        return step
 
     def curves_jsonl(self) -> bytes:
         """The curves, one JSON object a line."""

@@ -1,73 +1,36 @@
-"""The frozen references' hidden states: computed as they are needed, or once for all epochs and kept."""
+"""The frozen references' hidden states: computed as they are needed, or once for all epochs and kept, shared out between the ranks."""
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from dail_runtime.errors import IntegrityError, SetupError
+from dail_runtime.errors import IntegrityError
 from dail_runtime.train.adapter import Student
-from dail_runtime.train.batches import collate, micro_batches
+from dail_runtime.train.batches import collate, micro_batches, shares
 from dail_runtime.train.data import Context, Row
-from dail_runtime.train.memory import free_memory, readable
+from dail_runtime.train.keeping import Keeping, Place
+from dail_runtime.train.lockstep import rounds
+from dail_runtime.train.world import World
 
-Place = Literal["none", "memory", "disk"]
-"""Where hidden states are kept: nowhere, in memory, or in a temporary file that is read through memory."""
-
-
-@dataclass(frozen=True)
-class Keeping:
-    """Whether the states are kept, and what that takes."""
-
-    place: Place
-    """Where."""
-    size: int
-    """Bytes that all of them take."""
-
-    def sentence(self) -> str | None:
-        """What the user should know before it starts; None where nothing is kept."""
-        if self.place == "none":
-            return None
-        where = "in memory" if self.place == "memory" else f"in a temporary file below {tempfile.gettempdir()}"
-        return f"The references' hidden states are computed once and kept {where} ({readable(self.size)})."
-
-
-def choose_keeping(setting: Literal["auto", "on", "off"], *, size: int, epochs: float) -> Keeping:
-    """Decide by the setting, the size in bytes, and the epochs that will use the states.
-
-    `auto` keeps them where they are used more than once and take a quarter of the free memory at most; `on` keeps them anyway, in
-    a temporary file where memory is short.
-
-    Raises:
-        SetupError: `on`, and neither memory nor disk has room.
-    """
-    if setting == "off" or size == 0:
-        return Keeping("none", size)
-    if size <= free_memory() // 4:
-        return Keeping("memory" if setting == "on" or epochs > 1 else "none", size)
-    if setting == "auto":
-        return Keeping("none", size)
-    folder = tempfile.gettempdir()
-    free = shutil.disk_usage(folder).free
-    if size > free // 2:
-        raise SetupError(
-            f"train.cacheReferences: on needs {readable(size)}, and neither memory ({readable(free_memory())} free) nor {folder} "
-            f"({readable(free)} free) has enough to spare; set it to off, or TMPDIR to a larger disk"
-        )
-    return Keeping("disk", size)
+Item = tuple[int, Context]
+"""A row and the context it is seen under."""
 
 
 class References:
-    """Hands out the references' hidden states of rows."""
+    """Hands out the references' hidden states of rows.
 
-    def __init__(self, student: Student, rows: Sequence[Row], contexts: Sequence[Context], budget: int, keeping: Keeping) -> None:
+    Where they are kept, each rank computes and keeps those of its part of the rows; a step's states go from the rank that has them to
+    the one that trains on the row. Any rank may so train on any row, and the memory of all ranks serves all.
+    """
+
+    def __init__(
+        self, student: Student, rows: Sequence[Row], contexts: Sequence[Context], budget: int, keeping: Keeping, world: World
+    ) -> None:
         """
         Args:
             student: Computes them, with its adapter off.
@@ -75,19 +38,54 @@ class References:
             contexts: The references that the objective compares with.
             budget: Most tokens, padding included, of one forward pass.
             keeping: Where they are kept.
+            world: All ranks.
         """
-        self._student, self._rows, self._contexts, self._budget, self._keeping = student, rows, contexts, budget, keeping
-        self._kept: dict[tuple[int, Context], Tensor] | None = None
+        self._student, self._rows, self._contexts, self._budget = student, rows, tuple(contexts), budget
+        self._keeping, self._world = keeping, world
+        self._kept: dict[int, Tensor] | None = None
+        self._owner: dict[int, int] = {}
+        self._here: dict[int, Tensor] = {}
+
+    @property
+    def kept(self) -> bool:
+        """Whether the states are computed once for all epochs."""
+        return self._keeping.place != "none"
+
+    def deal(self, dealt: Sequence[Sequence[int]]) -> None:
+        """Bring the kept states of a step's rows to the ranks that train on them: `dealt[rank]` are the rows of that rank.
+
+        Called by all ranks, after `prepare`; where nothing is kept, there is nothing to do.
+        """
+        if self._kept is None:
+            return
+        self._here = {}
+        me, sends, receives = self._world.place.rank, [], []
+        for rank, rows in enumerate(dealt):
+            for row in rows:
+                owner = self._owner[row]
+                if rank == me == owner:
+                    self._here[row] = self._kept[row]
+                elif owner == me:
+                    sends.append((rank, self._kept[row]))
+                elif rank == me:
+                    self._here[row] = self._empty(row, self._student.device)
+                    receives.append((owner, self._here[row]))
+        self._world.exchange(sends, receives)
 
     def of(self, rows: Sequence[int], contexts: Sequence[Context], labels: Tensor) -> dict[Context, Tensor]:
         """Hidden states [tokens, H] of each context for the responses of `rows`, one after the other.
 
-        `labels` [tokens] are the ids that the student's rows predict; the references' must be the same.
+        `labels` [tokens] are the ids that the student's rows predict; the references' must be the same. No rows: nothing, but this
+        rank takes part in the passes of the others.
         """
-        items = [(row, context) for context in contexts for row in rows]
+        if not rows:
+            assert not list(self._compute([]))
+            return {}
         if self._kept is not None:
-            states = [self._kept[item].to(labels.device, non_blocking=True) for item in items]
+            places = [self._contexts.index(context) for context in contexts]
+            states = [self._here[row][at].to(labels.device, non_blocking=True) for at in places for row in rows]
         else:
+            items = [(row, context) for context in contexts for row in rows]
             counts = [len(self._rows[row].response) for row in rows]
             expected = [one for _ in contexts for one in torch.split(labels, counts)]
             computed: dict[int, Tensor] = {}
@@ -97,34 +95,58 @@ class References:
             states = [computed[position] for position in range(len(items))]
         return {context: torch.cat(states[at * len(rows) : (at + 1) * len(rows)]) for at, context in enumerate(contexts)}
 
-    def prepare(self, tick: Callable[[int, int], None]) -> None:
-        """Where the states are kept, compute all of them now; `tick(done, total)` is called after each.
+    def prepare(self, tick: Callable[[int, int], None], stop: Callable[[], bool] = lambda: False) -> bool:
+        """Where the states are kept, compute this rank's part of them now; `tick(done, total)` is called after each.
 
-        The passes do not depend on the order of training, so a resumed run gets the same states bit for bit.
+        The passes do not depend on the order of training, so a resumed run gets the same states bit for bit. Returns false on all
+        ranks where `stop()` was true on any of them before the end: nothing is kept then.
         """
-        if self._keeping.place == "none" or self._kept is not None:
-            return
-        items = [(row, context) for row in range(len(self._rows)) for context in self._contexts]
-        width, dtype = self._student.head.weight.shape[1], self._student.dtype
-        room = _room(sum(len(self._rows[row].response) for row, _ in items) * width, dtype, self._keeping.place).view(-1, width)
-        places = list(torch.split(room, [len(self._rows[row].response) for row, _ in items]))
-        for done, (position, tensor, ids) in enumerate(self._compute(items), 1):
-            row = self._rows[items[position][0]]
-            _same_response(row, ids, torch.tensor(row.response, device=ids.device))
-            places[position].copy_(tensor)
+        if not self.kept or self._kept is not None:
+            return True
+        lengths = [sum(len(row.prompts[one]) + len(row.response) for one in self._contexts) for row in self._rows]
+        dealt = shares(lengths, self._world.size)
+        own = dealt[self._world.place.rank]
+        kept = self._room(own)
+        items = [(row, context) for row in own for context in self._contexts]
+        for done, (position, tensor, ids) in enumerate(self._compute(items, stop), 1):
+            row, context = items[position]
+            _same_response(self._rows[row], ids, torch.tensor(self._rows[row].response, device=ids.device))
+            kept[row][self._contexts.index(context)].copy_(tensor)
             tick(done, len(items))
-        self._kept = dict(zip(items, places, strict=True))
+        stopped = self._world.any(stop())
+        if not stopped:
+            self._kept = kept
+            self._owner = {row: rank for rank, rows in enumerate(dealt) for row in rows}
+        return not stopped
 
-    def _compute(self, items: Sequence[tuple[int, Context]]) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Yield (position in items, hidden states, ids of the response) of each item, in whatever order packs best."""
+    def _compute(self, items: Sequence[Item], stop: Callable[[], bool] = lambda: False) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Yield (position in items, hidden states, ids of the response) of each item, in whatever order packs best; ends at `stop`."""
         prompts = [self._rows[row].prompts[context] for row, context in items]
         responses = [self._rows[row].response for row, _ in items]
         lengths = [len(prompt) + len(response) - 1 for prompt, response in zip(prompts, responses, strict=True)]
-        for group in micro_batches(lengths, self._budget):
+        groups = micro_batches(lengths, self._budget)
+        for number in rounds(self._world, len(groups), together=self._student.sharded, stop=stop):
+            group = [] if number is None else groups[number]
+            if not group:
+                self._student.idle(learning=False)
+                continue
             batch = collate([prompts[one] for one in group], [responses[one] for one in group], self._student.device)
             counts = list(batch.counts)
             states = torch.split(self._student.reference_hidden(batch), counts)
             yield from zip(group, states, torch.split(batch.labels, counts), strict=True)
+
+    def _room(self, rows: Sequence[int]) -> dict[int, Tensor]:
+        """Room for the states of `rows`: row -> [contexts, tokens, H]."""
+        shapes = [self._shape(row) for row in rows]
+        sizes = [contexts * tokens * width for contexts, tokens, width in shapes]
+        whole = _storage(sum(sizes), self._student.dtype, self._keeping.place)
+        return {row: part.view(shape) for row, part, shape in zip(rows, torch.split(whole, sizes), shapes, strict=True)}
+
+    def _shape(self, row: int) -> tuple[int, int, int]:
+        return len(self._contexts), len(self._rows[row].response), self._student.width
+
+    def _empty(self, row: int, device: torch.device) -> Tensor:
+        return torch.empty(self._shape(row), dtype=self._student.dtype, device=device)
 
 
 def _same_response(row: Row, ids: Tensor, expected: Tensor) -> None:
@@ -132,8 +154,8 @@ def _same_response(row: Row, ids: Tensor, expected: Tensor) -> None:
         raise IntegrityError(f"trace of problem {row.id!r}: its contexts hold different response ids, which dail never writes; report this")
 
 
-def _room(count: int, dtype: torch.dtype, place: Place) -> Tensor:
-    if place == "memory":
+def _storage(count: int, dtype: torch.dtype, place: Place) -> Tensor:
+    if place == "memory" or count == 0:
         return torch.empty(count, dtype=dtype)
     with tempfile.NamedTemporaryFile(prefix="dail-references-") as file:
         # The mapping keeps the unnamed file alive; a killed process leaves nothing behind.

@@ -25,7 +25,7 @@ SETTINGS = {
     "keepCheckpoints": 1,
     "lora": {"r": 4, "dropout": 0.2},
 }
-"""Six steps; a checkpoint of six objects after every second one."""
+"""Six steps; a checkpoint of five objects after every second one."""
 
 
 @pytest.fixture(scope="module")
@@ -72,13 +72,13 @@ def test_killed_again_and_again_training_ends_with_the_same_adapter(model: Path,
     assert list(store.list("checkpoints/"))
     assert complete(run) == []
     # From the start again, and just after the marker of the second checkpoint, before the first one is removed.
-    assert forked(run, killed_after=14) == -signal.SIGKILL
+    assert forked(run, killed_after=12) == -signal.SIGKILL
     assert complete(run) == ["step-00000002", "step-00000004"]
     # Inside the third.
     assert forked(run, killed_after=6) == -signal.SIGKILL
     assert complete(run) == ["step-00000002", "step-00000004"]
     # All steps done, and while the results are being written.
-    assert forked(run, killed_after=11) == -signal.SIGKILL
+    assert forked(run, killed_after=10) == -signal.SIGKILL
     assert complete(run) == ["step-00000006"]
     assert list(store.list("adapter/"))
     assert read_manifest(store) is None
@@ -89,7 +89,7 @@ def test_killed_again_and_again_training_ends_with_the_same_adapter(model: Path,
     assert adapters(run) == adapters(undisturbed)
 
 
-@pytest.mark.parametrize("writes", [3, 8, 9, 17, 20, 21, 24, 28])
+@pytest.mark.parametrize("writes", [3, 7, 8, 15, 17, 18, 21, 25])
 def test_killed_once_at_any_write_training_ends_with_the_same_adapter(
     writes: int, model: Path, undisturbed: SavedRun, tmp_path: Path
 ) -> None:

@@ -21,6 +21,8 @@ from dail_runtime.train.adapter import Student
 from dail_runtime.train.checkpoint import Checkpoints
 from dail_runtime.train.data import Row
 from dail_runtime.train.loop import Training
+from dail_runtime.train.ranks import Place
+from dail_runtime.train.world import World
 from tests.support.stage_process import SavedRun, save_run
 
 
@@ -85,10 +87,25 @@ def make_training(
     *,
     progress: Heard | None = None,
     stop: threading.Event | None = None,
+    world: World | None = None,
 ) -> Training:
-    """A training with checkpoints below `store`."""
+    """A training with checkpoints below `store`; of one rank, where no other world is given."""
     checkpoints = Checkpoints(store.at("checkpoints"), keep=spec.keep_checkpoints)
-    return Training(student, rows, spec, seed=3, checkpoints=checkpoints, progress=progress or Heard(), stop=stop or threading.Event())
+    return Training(
+        student,
+        rows,
+        spec,
+        seed=3,
+        checkpoints=checkpoints,
+        progress=progress or Heard(),
+        stop=stop or threading.Event(),
+        world=world or alone(),
+    )
+
+
+def alone() -> World:
+    """The world of one rank."""
+    return World(Place(), torch.device("cpu"))
 
 
 def store_at(folder: Path) -> Store:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 import torch
 
 from dail_runtime.store import Store
-from dail_runtime.train.checkpoint import MARKER, Checkpoint, Checkpoints, random_states, restore_random_states
+from dail_runtime.train.checkpoint import MARKER, Checkpoint, Checkpoints
 from tests.support.training import store_at
 
 
@@ -18,9 +17,8 @@ def checkpoint(step: int) -> Checkpoint:
     tensors = {
         "adapter": {"a": torch.full((2, 3), float(step))},
         "optimizer": {"a.step": torch.tensor(float(step)), "a.exp_avg": torch.ones(2, 3)},
-        "rng": {"cpu": torch.get_rng_state()},
     }
-    return Checkpoint(step, tensors, {"python": [3, [1, 2], None], "keep": "memory"}, f'{{"step": {step}}}\n'.encode())
+    return Checkpoint(step, tensors, {"keep": "memory"}, f'{{"step": {step}}}\n'.encode())
 
 
 def keys(store: Store) -> list[str]:
@@ -88,7 +86,7 @@ def test_the_marker_is_written_last_and_removed_first(tmp_path: Path, monkeypatc
     checkpoints.save(checkpoint(6))
     removed = [entry for entry in log if entry.startswith("delete")]
     assert removed[0] == f"delete {MARKER}"
-    assert len(removed) == 6
+    assert len(removed) == 5
     assert log.index(f"put {MARKER}") < log.index(removed[0])
 
 
@@ -128,12 +126,3 @@ def test_a_damaged_one_is_named_and_an_older_one_taken(damage: str, tmp_path: Pa
     assert found.step == 5
     assert len(said) == 1
     assert "step-00000010 is damaged" in said[0]
-
-
-def test_random_generators_go_on_where_they_were() -> None:
-    device = torch.device("cpu")
-    tensors, python = random_states(device)
-    drawn = torch.rand(3), random.random()
-    restore_random_states(device, tensors, python)
-    assert torch.equal(torch.rand(3), drawn[0])
-    assert random.random() == drawn[1]

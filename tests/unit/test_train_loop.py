@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from dail_runtime.errors import Interrupted, ResultError, SetupError
-from dail_runtime.train import loop, references
+from dail_runtime.train import keeping, loop
 from dail_runtime.train.loop import Training
 from tests.support.tiny import make_tiny_model
 from tests.support.training import Heard, make_student, make_training, store_at, tiny_rows, train_spec
@@ -102,10 +102,10 @@ def test_a_finished_training_is_not_repeated(model: Path, tmp_path: Path, monkey
 
 
 def test_checkpoints_come_every_n_steps_and_at_the_end(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    steps: list[int] = []
-    monkeypatch.setattr(Training, "_save", lambda _, step: steps.append(step))
+    steps: list[tuple[int, bool]] = []
+    monkeypatch.setattr(Training, "_save", lambda _, step, *, wait: steps.append((step, wait)))
     trained(model, tmp_path, epochs=2, batchSize=4, checkpointEvery=4)
-    assert steps == [4, 6]
+    assert steps == [(4, False), (6, True)]
 
 
 def test_whether_references_are_kept_is_decided_once_for_all_attempts(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +114,7 @@ def test_whether_references_are_kept_is_decided_once_for_all_attempts(model: Pat
     with pytest.raises(Interrupted):
         make_training(make_student(model, spec), ROWS, spec, store_at(tmp_path), progress=heard, stop=stop).run()
     assert heard.said == ["The references' hidden states are computed once and kept in memory (1 MB)."]
-    monkeypatch.setattr(references, "free_memory", lambda: 0)
+    monkeypatch.setattr(keeping, "free_memory", lambda: 0)
     again = Heard()
     make_training(make_student(model, spec), ROWS, spec, store_at(tmp_path), progress=again).run()
     assert "temporary file" in again.said[0]

@@ -8,13 +8,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from dail_runtime.errors import IntegrityError, Interrupted, SetupError
-from dail_runtime.train import memory, references
+from dail_runtime.errors import IntegrityError, SetupError
+from dail_runtime.train import keeping, memory
 from dail_runtime.train.batches import collate
+from dail_runtime.train.keeping import Keeping, choose_keeping
 from dail_runtime.train.memory import free_memory, readable
-from dail_runtime.train.references import Keeping, References, choose_keeping
+from dail_runtime.train.references import References
 from tests.support.tiny import make_tiny_model
-from tests.support.training import make_student, tiny_rows, train_spec
+from tests.support.training import alone, make_student, tiny_rows, train_spec
 
 ROWS = tiny_rows(4)
 CONTEXTS = ("teacher", "negative")
@@ -33,13 +34,14 @@ def labels_of(rows: list[int]) -> torch.Tensor:
 @pytest.mark.parametrize("place", ["memory", "disk"])
 def test_kept_states_are_the_computed_ones_in_the_order_of_the_rows(place: str, folder: Path) -> None:
     student = make_student(folder, train_spec(), moved=0.1)
-    fresh = References(student, ROWS, CONTEXTS, 64, Keeping("none", 0))
-    kept = References(student, ROWS, CONTEXTS, 64, Keeping(place, 0))  # type: ignore[arg-type]
+    fresh = References(student, ROWS, CONTEXTS, 64, Keeping("none", 0), alone())
+    kept = References(student, ROWS, CONTEXTS, 64, Keeping(place, 0), alone())  # type: ignore[arg-type]
     ticks: list[tuple[int, int]] = []
     kept.prepare(lambda done, total: ticks.append((done, total)))
     kept.prepare(lambda *_: pytest.fail("computed twice"))
     assert ticks[-1] == (8, 8)
     rows = [2, 0, 3]
+    kept.deal([rows])
     for one, other in ((kept, fresh), (fresh, kept)):
         found, expected = one.of(rows, CONTEXTS, labels_of(rows)), other.of(rows, CONTEXTS, labels_of(rows))
         for context in CONTEXTS:
@@ -49,27 +51,27 @@ def test_kept_states_are_the_computed_ones_in_the_order_of_the_rows(place: str, 
 
 def test_states_are_those_of_each_row_alone(folder: Path) -> None:
     student = make_student(folder, train_spec())
-    states = References(student, ROWS, CONTEXTS, 4096, Keeping("none", 0)).of([0, 1], CONTEXTS, labels_of([0, 1]))
+    states = References(student, ROWS, CONTEXTS, 4096, Keeping("none", 0), alone()).of([0, 1], CONTEXTS, labels_of([0, 1]))
     row = ROWS[1]
     ids = torch.tensor([(*row.prompts["negative"], *row.response)])
-    alone = student.causal.get_decoder()(input_ids=ids).last_hidden_state[0, len(row.prompts["negative"]) - 1 : -1]
-    torch.testing.assert_close(states["negative"][len(ROWS[0].response) :], alone, rtol=1e-4, atol=1e-5)
+    expected = student.causal.get_decoder()(input_ids=ids).last_hidden_state[0, len(row.prompts["negative"]) - 1 : -1]
+    torch.testing.assert_close(states["negative"][len(ROWS[0].response) :], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_contexts_with_different_responses_are_refused(folder: Path) -> None:
     student = make_student(folder, train_spec())
     wrong = labels_of([0, 1]).roll(1)
     with pytest.raises(IntegrityError, match=r"trace of problem 'p.': its contexts hold different response ids"):
-        References(student, ROWS, CONTEXTS, 64, Keeping("none", 0)).of([0, 1], CONTEXTS, wrong)
+        References(student, ROWS, CONTEXTS, 64, Keeping("none", 0), alone()).of([0, 1], CONTEXTS, wrong)
 
 
-def test_preparing_can_be_interrupted(folder: Path) -> None:
-    def tick(*_: int) -> None:
-        raise Interrupted("asked to stop")
-
-    kept = References(make_student(folder, train_spec()), ROWS, CONTEXTS, 64, Keeping("memory", 0))
-    with pytest.raises(Interrupted):
-        kept.prepare(tick)
+def test_preparing_can_be_stopped_and_then_keeps_nothing(folder: Path) -> None:
+    seen: list[int] = []
+    kept = References(make_student(folder, train_spec()), ROWS, CONTEXTS, 64, Keeping("memory", 0), alone())
+    assert not kept.prepare(lambda done, _: seen.append(done), lambda: len(seen) > 2)
+    assert 2 < len(seen) < 8
+    assert kept.prepare(lambda done, _: seen.append(done))
+    assert seen[-1] == 8
 
 
 @pytest.mark.parametrize(
@@ -85,14 +87,14 @@ def test_preparing_can_be_interrupted(folder: Path) -> None:
     ],
 )
 def test_where_states_are_kept(setting: str, size: int, epochs: float, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(references, "free_memory", lambda: 1000)
-    monkeypatch.setattr(references.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    monkeypatch.setattr(keeping, "free_memory", lambda: 1000)
+    monkeypatch.setattr(keeping.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     assert choose_keeping(setting, size=size, epochs=epochs).place == place  # type: ignore[arg-type]
 
 
 def test_states_that_fit_nowhere_are_an_error_with_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(references, "free_memory", lambda: 8_000_000_000)
-    monkeypatch.setattr(references.shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000_000_000))
+    monkeypatch.setattr(keeping, "free_memory", lambda: 8_000_000_000)
+    monkeypatch.setattr(keeping.shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000_000_000))
     with pytest.raises(SetupError, match=r"train.cacheReferences: on needs 57.0 GB, .*8.0 GB free.*10.0 GB free.* set it to off"):
         choose_keeping("on", size=57_000_000_000, epochs=5)
 

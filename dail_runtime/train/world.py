@@ -1,0 +1,183 @@
+"""The processes that train together, as the loop sees them: a few exact sums and agreements; alone, all of them cost nothing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch._C._distributed_c10d import Store
+from torch.distributed.rendezvous import rendezvous
+
+from dail_runtime.errors import DailError, Interrupted, TransientError
+from dail_runtime.train.peers import Peers
+from dail_runtime.train.ranks import Place
+
+T = TypeVar("T")
+
+MEETING = timedelta(minutes=30)
+"""How long ranks wait for each other at the start: machines of a cluster pull their images at different speeds."""
+BUCKET_BYTES = 1 << 26
+"""Gradients travel together in pieces of this size."""
+
+
+class World:
+    """All ranks of one training. Every method must be called by all of them in the same order."""
+
+    def __init__(self, place: Place, device: torch.device, store: Store | None = None) -> None:
+        """`store`: where the ranks met; None where there is one only."""
+        self.place, self.device, self._store = place, device, store
+
+    @property
+    def lead(self) -> bool:
+        """Whether this is rank 0, the one that writes."""
+        return self.place.lead
+
+    @property
+    def size(self) -> int:
+        """Number of ranks."""
+        return self.place.size
+
+    def sum(self, tensors: Iterable[Tensor]) -> None:
+        """Replace each tensor by its sum over all ranks, which is the same bit for bit on each of them."""
+        if self.size == 1:
+            return
+        for bucket in _buckets(list(tensors)):
+            flat = torch.cat([one.flatten() for one in bucket])
+            dist.all_reduce(flat)
+            for one, total in zip(bucket, torch.split(flat, [one.numel() for one in bucket]), strict=True):
+                one.copy_(total.view_as(one))
+
+    def share(self, tensors: Iterable[Tensor]) -> None:
+        """Give each tensor rank 0's values."""
+        if self.size > 1:
+            for one in tensors:
+                dist.broadcast(one, 0)
+
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` holds on some rank."""
+        return self.most(int(flag)) > 0
+
+    def most(self, number: int) -> int:
+        """The largest `number` of all ranks."""
+        if self.size == 1:
+            return number
+        found = torch.tensor(number, device=self.device)
+        dist.all_reduce(found, op=dist.ReduceOp.MAX)
+        return int(found)
+
+    def same(self, value: T) -> T:
+        """Rank 0's value: a number, a string or None."""
+        if self.size == 1:
+            return value
+        box: list[Any] = [value]
+        dist.broadcast_object_list(box, 0, device=self.device)
+        chosen: T = box[0]
+        return chosen
+
+    def exchange(self, sends: Sequence[tuple[int, Tensor]], receives: Sequence[tuple[int, Tensor]]) -> None:
+        """Send tensors to ranks and fill others from ranks; between any two ranks both sides list them in the same order."""
+        # Kept until the last one has arrived: a tensor that is copied to the device here must outlive its transfer.
+        there = [(peer, one.to(self.device).contiguous()) for peer, one in sends]
+        work = [dist.P2POp(dist.isend, one, peer) for peer, one in there]
+        work += [dist.P2POp(dist.irecv, one, peer) for peer, one in receives]
+        for pending in dist.batch_isend_irecv(work) if work else []:
+            pending.wait()
+
+    def lead_first(self, make: Callable[[], T]) -> T:
+        """`make()` on the first rank of each machine, then on the others there, which find what it left (a download, say)."""
+        key = f"dail/prepared/{self.place.node}"
+        if self._store is None:
+            return make()
+        if self.place.local_rank == 0:
+            made = make()
+            self._store.set(key, "1")
+            return made
+        # Without a time limit of its own: a download takes what it takes, and the loss of its rank ends this one.
+        while not self._store.check([key]):
+            threading.Event().wait(0.2)
+        return make()
+
+
+@contextmanager
+def joined(place: Place, device: torch.device, stop: threading.Event, abandon: Callable[[DailError], None]) -> Iterator[World]:
+    """The world of this process, met and watched over (see `Peers`) while the body runs.
+
+    Where another rank ends with an error, so does this one, with that rank's exit code and sentence, whatever its own main thread
+    was doing. The body of rank 0 ends only after everything is written; the other ranks wait here until it has.
+
+    Raises:
+        TransientError: the ranks did not find each other, or one was lost.
+    """
+    if place.size == 1:
+        yield World(place, device)
+        return
+    store = _meet(place)
+    peers = Peers(_connection(store), place, stop, abandon)
+    try:
+        backend, bound = ("nccl", device) if device.type == "cuda" else ("gloo", None)
+        dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.size, device_id=bound)
+        yield World(place, device, store)
+        peers.leave()
+        dist.destroy_process_group()
+    except Interrupted:
+        # All ranks agreed on it.
+        peers.leave()
+        raise
+    except Exception as err:
+        raise _verdict(err, peers, place) from err
+    finally:
+        # The group is not taken down after a failure: that would wait for what can no longer happen, and the process ends anyway.
+        peers.close()
+
+
+def _verdict(err: Exception, peers: Peers, place: Place) -> Exception:
+    """What this rank ends with: its own error, which the others are told, or that of the rank whose loss made it fail."""
+    collective = isinstance(err, dist.DistError) or (isinstance(err, RuntimeError) and any(one in str(err) for one in ("gloo", "NCCL")))
+    if not collective:
+        peers.tell(err if isinstance(err, DailError) else DailError(f"{type(err).__name__}: {err}"))
+        return err
+    # A collective fails on every rank when one is gone: the news says which and why.
+    reason = peers.reason()
+    if reason is not None:
+        return reason
+    lost = TransientError(f"rank {place.rank} of {place.size} lost the connection to another rank ({str(err).splitlines()[0]})")
+    peers.tell(lost)
+    return lost
+
+
+def _meet(place: Place) -> Store:
+    try:
+        store: Store = next(iter(rendezvous("env://", place.rank, place.size, timeout=MEETING)))[0]
+    except (dist.DistError, RuntimeError, ValueError) as err:
+        reason = str(err).splitlines()[0]
+        raise TransientError(
+            f"rank {place.rank} of {place.size} did not find the others ({reason}); see whether all of them run and reach MASTER_ADDR"
+        ) from err
+    return store
+
+
+def _connection(store: Store) -> Store:
+    """A second connection to the same store: one that waits in the main thread must not keep the watching thread waiting."""
+    second: Store = store.clone()  # type: ignore[attr-defined]
+    second.set_timeout(timedelta(seconds=30))
+    return second
+
+
+def _buckets(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
+    """Neighbours of one type, together as large as is sensible to send at once."""
+    bucket: list[Tensor] = []
+    size = 0
+    for one in tensors:
+        if bucket and (size >= BUCKET_BYTES or one.dtype != bucket[0].dtype):
+            yield bucket
+            bucket, size = [], 0
+        bucket.append(one)
+        size += one.numel() * one.element_size()
+    if bucket:
+        yield bucket
