@@ -1,0 +1,35 @@
+"""Why a queue keeps a workload waiting: Kueue's Workload object (kueue.x-k8s.io, KEP 77)."""
+
+from __future__ import annotations
+
+from dailctl.explain import table
+from dailctl.explain.cause import Cause
+from dailctl.explain.objects import conditions_of, spec_of
+from dailctl.kube.resources import Object, name_of
+
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+CLOSED = ("inactive", "stopped", "doesn't exist", "does not exist", "not found")
+
+
+def queued(workload: Object, owner: str) -> Cause | None:
+    """Why `owner` (`job.batch/x`), which this Workload stands for, has not been admitted; None where it has."""
+    conditions, queue = conditions_of(workload), str(spec_of(workload).get("queueName", "?"))
+    if conditions.get("Admitted", {}).get("status") == "True" or conditions.get("Finished", {}).get("status") == "True":
+        return None
+    evicted, reserved = conditions.get("Evicted", {}), conditions.get("QuotaReserved", {})
+    said = reserved.get("message") or "it has not been looked at yet"
+    if any(word in str(said) for word in CLOSED) or reserved.get("reason") in ("Inadmissible", "Misconfigured"):
+        return table.QUEUE_CLOSED.of(owner, owner=owner, queue=queue, said=said)
+    if evicted.get("status") == "True":
+        return table.QUEUE_EVICTED.of(owner, owner=owner, queue=queue, said=evicted.get("message") or evicted.get("reason") or "")
+    return table.QUEUE.of(owner, owner=owner, queue=queue, said=said)
+
+
+def workload_of(owner: Object, workloads: tuple[Object, ...]) -> Object | None:
+    """The Workload that stands for a Job or PyTorchJob."""
+    uid = owner["metadata"].get("uid")
+    for one in workloads:
+        for reference in one["metadata"].get("ownerReferences") or ():
+            if reference.get("uid") == uid or (uid is None and reference.get("name") == name_of(owner)):
+                return one
+    return None
