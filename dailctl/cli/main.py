@@ -21,6 +21,7 @@ from dailctl.cli.report import report
 from dailctl.cli.run import run
 from dailctl.cli.schema import schema
 from dailctl.cli.status import status
+from dailctl.cli.submit import submit
 from dailctl.cli.validate import validate
 from dailctl.cli.version import version
 from dailctl.exits import OUTPUT_CLOSED, as_text
@@ -64,7 +65,7 @@ def dailctl(
         typer.echo(ctx.get_help())
 
 
-for _verb in (init, validate, plan, run, status, report, fetch, schema, version):
+for _verb in (init, validate, plan, run, submit, status, report, fetch, schema, version):
     app.command()(_verb)
 
 

@@ -37,3 +37,10 @@ Storage = Annotated[
 ]
 Output = Annotated[output.Form | None, typer.Option("-o", "--output", help="Another form of output.")]
 DocumentOutput = Annotated[output.Document | None, typer.Option("-o", "--output", help="Machine-readable output.")]
+Namespace = Annotated[
+    str | None, typer.Option("-n", "--namespace", metavar="NAMESPACE", help="Namespace; else the job's, else the context's.")
+]
+Context = Annotated[str | None, typer.Option("--context", metavar="NAME", help="Context of the kubeconfig; else the current one.")]
+Kubeconfig = Annotated[
+    Path | None, typer.Option("--kubeconfig", metavar="FILE", help="The kubeconfig; else KUBECONFIG, else ~/.kube/config.")
+]

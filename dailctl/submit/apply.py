@@ -1,0 +1,133 @@
+"""Applies a run: the record first, everything else owned by it, the conductor last. Doing it twice, or two at once, makes one run."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dail_runtime.errors import ClusterError, IntegrityError, TransientError
+from dail_runtime.stages.jobs import save_job
+from dailctl.conductor.control import KEY as CONTROL
+from dailctl.conductor.control import MANAGER as CONTROL_MANAGER
+from dailctl.conductor.control import Control, read_control
+from dailctl.conductor.status import RunStatus, read_status
+from dailctl.kube import Client
+from dailctl.kube.resources import CONFIG_MAP, JOB, Object, condition_of, name_of, owner_reference, shown, uid_of
+from dailctl.submit.compose import Submission
+
+MANAGER = "dailctl"
+"""Field manager of what submit applies."""
+GONE_SECONDS = 60.0
+"""So long the conductor of an earlier round may take to be gone."""
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What became of one object."""
+
+    obj: Object
+    word: str
+    """As kubectl says it: created, configured, unchanged."""
+
+    def __str__(self) -> str:
+        return f"{shown(self.obj)} {self.word}"
+
+
+def status_of(client: Client, submission: Submission) -> RunStatus | None:
+    """How far this very run is; None where it was never submitted.
+
+    Raises:
+        ClusterError: another object has the record's name.
+    """
+    found = client.find(CONFIG_MAP, submission.name)
+    if found is None:
+        return None
+    data = found.get("data") or {}
+    if "run.json" not in data:
+        raise ClusterError(f"the ConfigMap {submission.name} in namespace {submission.namespace} is no run's record; rename the job")
+    return read_status(data) or RunStatus()
+
+
+def apply_run(client: Client, submission: Submission, status: RunStatus | None) -> Iterator[Applied]:
+    """Save the job in the store and apply the run's objects; `status` as `status_of` gave it.
+
+    A run that is done stays as it is. One that failed or was cancelled starts again: the generation of its control is raised, and its
+    old conductor makes room for a new one.
+
+    Raises:
+        ApiError: the API server refuses an object; those before it are there, and submitting again goes on.
+    """
+    digest = save_job(submission.run.root, submission.run.job, submission.run.content)
+    if digest != submission.record.job_digest:
+        raise IntegrityError(f"the job was rendered as {submission.record.job_digest} and saved as {digest}; report this as a bug of dail")
+    record, *others = submission.objects
+    there = _apply(client, record)
+    yield there
+    if status is not None and status.state == "done":
+        return
+    again = status is not None and status.ended
+    if again and status is not None:
+        control = read_control(there.obj.get("data") or {})
+        start_again(client, submission.name, uid_of(there.obj), max(status.generation, control.generation) + 1)
+    owner = owner_reference(there.obj)
+    for one in others:
+        if one["kind"] == JOB.kind:
+            yield _apply_conductor(client, one, owner)
+        else:
+            yield _apply(client, _owned(one, owner))
+
+
+def start_again(client: Client, name: str, uid: str, generation: int) -> None:
+    """Say in the record that the run should run, in a new generation: what an ended run waits for."""
+    control = Control(desired="run", generation=generation)
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "uid": uid}, "data": {CONTROL: control.model_dump_json()}}
+    client.apply(body, CONTROL_MANAGER)
+
+
+def dry_run(client: Client, submission: Submission) -> Iterator[Applied]:
+    """What applying would do, asked of the API server; stage objects included, which the conductor would create later."""
+    for one in (*submission.objects, *submission.stages):
+        before = client.find(client.resource_of(one), name_of(one))
+        after = client.apply(one, MANAGER, dry_run=True)
+        yield Applied(after, f"{_word(before, after)} (server dry run)")
+
+
+def _apply_conductor(client: Client, job: Object, owner: Object) -> Applied:
+    """A Job never runs twice: one that ended makes room for the next. One that is at work is left alone."""
+    live = client.find(JOB, name_of(job))
+    if live is not None and not (
+        condition_of(live, "Complete") or condition_of(live, "Failed") or live["metadata"].get("deletionTimestamp")
+    ):
+        return Applied(live, "unchanged")
+    if live is not None:
+        client.delete(JOB, name_of(job), uid=uid_of(live))
+        end = time.monotonic() + GONE_SECONDS
+        while (found := client.find(JOB, name_of(job))) is not None and uid_of(found) == uid_of(live):
+            if time.monotonic() > end:
+                raise TransientError(f"the earlier {shown(live)} does not go; look at its pods, then submit again")
+            time.sleep(0.2)
+    return Applied(client.apply(_owned(job, owner), MANAGER), "created")
+
+
+def _apply(client: Client, obj: Object) -> Applied:
+    before = client.find(client.resource_of(obj), name_of(obj))
+    after = client.apply(obj, MANAGER)
+    return Applied(after, _word(before, after))
+
+
+def _word(before: Object | None, after: Object) -> str:
+    if before is None:
+        return "created"
+    return "unchanged" if _content(before) == _content(after) else "configured"
+
+
+def _content(obj: Object) -> str:
+    """What of an object is not bookkeeping of the API server."""
+    meta = {name: value for name, value in obj["metadata"].items() if name not in ("managedFields", "resourceVersion", "generation")}
+    return json.dumps({**obj, "metadata": meta, "status": None}, sort_keys=True)
+
+
+def _owned(obj: Object, owner: Object) -> Object:
+    return {**obj, "metadata": {**obj["metadata"], "ownerReferences": [owner]}}

@@ -1,0 +1,56 @@
+"""What a submit consists of, worked out before anything is asked of a cluster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dail_runtime.spec import plan
+from dailctl.kube.resources import Object
+from dailctl.render.chart import render, task_objects
+from dailctl.render.cluster_job import for_cluster
+from dailctl.render.record import RunRecord, run_of_record
+from dailctl.render.size import model_bytes
+from dailctl.render.values import run_values
+from dailctl.runs import Run
+from dailctl.staging import Upload, uploads_of
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One run, ready to go."""
+
+    run: Run
+    """As pods see it: every path in its job is an s3:// address."""
+    record: RunRecord
+    namespace: str
+    objects: tuple[Object, ...]
+    """What is applied, in this order; the record is the first, the conductor's Job the last."""
+    stages: tuple[Object, ...]
+    """What the conductor will create, task by task."""
+    uploads: tuple[Upload, ...]
+    """What has to be in the store before."""
+
+    @property
+    def name(self) -> str:
+        """The run's name on the cluster."""
+        return self.record.name
+
+
+def compose(run: Run, namespace: str) -> Submission:
+    """The submission of `run` (a job file's) to `namespace`. Reads local files, asks nobody, writes nothing.
+
+    Raises:
+        SpecError: the job cannot run on a cluster; the sentence says why.
+        DataError, ModelError: a file it names is gone.
+    """
+    job, content, inputs = for_cluster(run.job, run.content)
+    objects = render(run_values(job, content, model_bytes(run.job.spec.model.id)), namespace)
+    record = run_of_record(objects[0]["data"])
+    return Submission(
+        run=Run(job, content, plan(job, content), run.root),
+        record=record,
+        namespace=namespace,
+        objects=tuple(objects),
+        stages=tuple(one for task in record.tasks for one in task_objects(objects[0], task)),
+        uploads=tuple(uploads_of(inputs, run.content)),
+    )

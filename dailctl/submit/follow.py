@@ -1,0 +1,142 @@
+"""Follows a run on a cluster until it has ended: its record tells how far it is, its conductor's pod why it is not even begun."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import UTC, datetime
+
+from dail_runtime.errors import ClusterError, TransientError
+from dailctl.conductor.pods import endings, is_over, last_line, trouble_of
+from dailctl.conductor.status import RunStatus, TaskStatus, read_status
+from dailctl.kube import Client
+from dailctl.kube.cache import Cache
+from dailctl.kube.resources import CONFIG_MAP, EVENT, JOB, POD, Object, condition_of
+from dailctl.progress import View
+from dailctl.render.record import RunRecord
+
+LOOK = 1.0
+"""Seconds between two looks where nothing was heard."""
+SILENT = 5.0
+"""Seconds after which a run without a conductor's pod is asked why."""
+FIRST_LIST = 15.0
+
+
+def follow(client: Client, record: RunRecord, view: View, *, generation: int) -> RunStatus:
+    """Wait until the run has ended; returns its last status.
+
+    Args:
+        generation: statuses of an earlier one are the past, and passed over.
+
+    Raises:
+        ClusterError: the run was deleted, or its conductor cannot start; the sentence says why.
+        TransientError: the cluster cannot be reached at first.
+    """
+    changed = threading.Event()
+    records = Cache(client, CONFIG_MAP, changed.set, fields=f"metadata.name={record.name}")
+    conductors = Cache(client, POD, changed.set, labels=f"dail.dev/run={record.name},app.kubernetes.io/component=conductor")
+    teller = _Teller(view, len(record.tasks))
+    began = time.monotonic()
+    try:
+        for cache in (records, conductors):
+            cache.start()
+        for cache in (records, conductors):
+            if not cache.wait(FIRST_LIST):
+                raise TransientError(f"the API server does not list {cache.resource.shown}; the run goes on; submit again to follow it")
+        while True:
+            changed.clear()
+            held = records.get(record.name)
+            if held is None:
+                raise ClusterError(f"run {record.name} was deleted; submit it again to start anew, results that were finished are kept")
+            status = read_status(held.get("data") or {})
+            if status is not None and status.generation >= generation:
+                teller.tell(status)
+                if status.ended:
+                    return status
+            pods = conductors.objects()
+            _look_at_conductor(client, record, pods, silent=time.monotonic() - began > SILENT)
+            changed.wait(LOOK)
+    finally:
+        records.stop()
+        conductors.stop()
+
+
+def _look_at_conductor(client: Client, record: RunRecord, pods: list[Object], *, silent: bool) -> None:
+    """Raise where the run cannot go on because its conductor does not."""
+    for pod in pods:
+        trouble = trouble_of(pod, datetime.now(UTC))
+        if trouble is not None and trouble.final:
+            raise ClusterError(f"the run's conductor does not start: {trouble.sentence}; cancel with dailctl delete {record.name}")
+    if pods and not all(is_over(pod) for pod in pods):
+        return
+    if not pods and not silent:
+        return
+    job = client.find(JOB, f"{record.name}-conductor")
+    failed = condition_of(job, "Failed") if job is not None else None
+    if failed:
+        ended = [one for pod in pods for one in endings(pod) if one.code != 0]
+        words = last_line(ended[-1].message) if ended else str(failed.get("message", ""))
+        raise ClusterError(f"the run's conductor failed: {words}; when that is mended, submit again to go on")
+    if not pods and job is not None:
+        why = _refused_pods(client, str(job["metadata"]["name"]))
+        if why is not None:
+            raise ClusterError(f"the cluster makes no pod for the run's conductor: {why}; mend it, the run then starts by itself")
+
+
+def _refused_pods(client: Client, job: str) -> str | None:
+    """Why the Job's controller could make no pod, as its Events have it."""
+    events = client.select(EVENT, fields=f"involvedObject.kind=Job,involvedObject.name={job},reason=FailedCreate")
+    said = max(events, key=lambda one: str(one.get("lastTimestamp") or one["metadata"]["creationTimestamp"]), default=None)
+    return " ".join(str(said.get("message", "")).removeprefix("Error creating: ").split()) if said is not None else None
+
+
+class _Teller:
+    """Turns statuses into what a local run would show."""
+
+    def __init__(self, view: View, total: int) -> None:
+        self._view, self._total = view, total
+        self._told: set[str] = set()
+        self._current: tuple[str, int] | None = None
+        self._message: str | None = None
+        self._shown: str | None = None
+
+    def tell(self, status: RunStatus) -> None:
+        """What is new in this status."""
+        for number, task in enumerate(status.tasks, 1):
+            if task.state == "waiting":
+                continue
+            if task.state == "done":
+                self._done(number, task)
+                continue
+            self._at_work(number, task)
+            break
+        if status.state in ("suspended",) and status.message != self._message:
+            self._message = status.message
+            self._view.say(str(status.message))
+
+    def _done(self, number: int, task: TaskStatus) -> None:
+        if task.name in self._told:
+            return
+        self._show(number, task)
+        self._told.add(task.name)
+        if task.attempts == 0:
+            self._view.skipped()
+        else:
+            self._view.done(task.seconds or 0.0, {})
+
+    def _at_work(self, number: int, task: TaskStatus) -> None:
+        self._show(number, task)
+        if task.state == "running" and self._current != (task.name, task.attempts):
+            self._current = task.name, task.attempts
+            self._view.started(task.attempts)
+        if task.message and task.message != self._message:
+            self._message = task.message
+            if task.state != "failed":
+                self._view.say(task.message)
+        if task.state == "running" and task.progress.total:
+            self._view.progress(task.progress.done, task.progress.total, task.progress.unit, task.progress.figures)
+
+    def _show(self, number: int, task: TaskStatus) -> None:
+        if self._shown != task.name:
+            self._shown = task.name
+            self._view.task(task.name, number, self._total)
