@@ -45,8 +45,9 @@ class Sample(Record):
     """The ids decoded, special tokens left out (</think> stays visible)."""
     finish: Finish
     """`stop`: ended by EOS; `length`: cut."""
-    logprob: float
-    """Log-probability of the whole response under the distribution it was drawn from, in nats."""
+    logprob: float | None
+    """Log-probability of the whole response under the distribution it was drawn from, in nats; None where the engine does not
+    say (vLLM servers without dail's plugin)."""
     accepted: int = 0
     """Tokens that came from the student (mixed policy); 0 for direct."""
     distance: float = 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -10,8 +11,32 @@ from transformers import PreTrainedModel
 
 from dail_runtime.errors import ModelError
 from dail_runtime.models.reason import reason
+from dail_runtime.objects import ADAPTER
+from dail_runtime.store import Store
 
 WEIGHTS = "adapter_model.safetensors"
+
+
+def fetch_adapter(trained: Store, folder: Path) -> Path:
+    """The adapter that a training left at `trained`, fetched below `folder`."""
+    for info in trained.list(f"{ADAPTER}/"):
+        path = folder / info.key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        trained.get_file(info.key, path)
+    return folder / ADAPTER
+
+
+def adapter_digest(adapter: Path) -> str:
+    """16 hex digits that follow from the weights of the adapter in folder `adapter`.
+
+    Raises:
+        ModelError: there are none.
+    """
+    try:
+        with (adapter / WEIGHTS).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except OSError as err:
+        raise ModelError(f"{adapter}: there is no {WEIGHTS} ({err.strerror}); give the folder of a LoRA adapter") from None
 
 
 def merge_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from dail_runtime.errors import SpecError
+from dail_runtime.errors import SetupError
 from dail_runtime.records import Sample
 from dail_runtime.spec.model import ModelSpec
 from dail_runtime.spec.rewrite import Engine as EngineSpec
-from dail_runtime.spec.rewrite import Policy, TransformersEngine, VllmEngine
+from dail_runtime.spec.rewrite import Policy, TransformersEngine, VllmEngine, VllmHttpEngine
+
+SERVERS = "DAIL_SERVERS"
+"""Environment variable that names the servers of the engine `vllm-http`, separated by commas; it goes before the job's list."""
 
 Tick = Callable[[int, int], None]
 """Called about once a second with (samples finished, tokens drawn) since `generate` began; it may raise to stop the work."""
@@ -82,18 +86,32 @@ def problem_seed(seed: int, stage: str, set_: str, id_: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "big") >> 1
 
 
-def open_engine(engine_spec: EngineSpec, model_spec: ModelSpec, *, adapter: Path | None = None, responses: int | None = None) -> Engine:
+def open_engine(
+    engine_spec: EngineSpec,
+    model_spec: ModelSpec,
+    *,
+    adapter: Path | None = None,
+    responses: int | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Engine:
     """The engine that `engine_spec` names, with the model loaded.
 
     Args:
         adapter: folder of a LoRA adapter that is applied to the model.
         responses: how many responses the whole task draws, those of earlier attempts included. An automatic batch size
             does not exceed it. It must not shrink when a task is resumed, else the batch size would change with it.
+        say: takes sentences for the user, for example about servers that are waited for.
 
     Raises:
-        SpecError: this version of dail has no such engine.
+        SpecError: the address of a server is none.
         ModelError, SetupError: the model cannot be loaded here.
     """
+    if os.environ.get(SERVERS, "").strip() and not isinstance(engine_spec, VllmHttpEngine):
+        # What servers draw must not be filed as the results of another engine.
+        raise SetupError(
+            f"{SERVERS} names servers, but the job's rewrite.engine is {engine_spec.kind}; "
+            f"unset {SERVERS}, or set rewrite.engine: {{kind: vllm-http}}"
+        )
     if isinstance(engine_spec, TransformersEngine):
         from dail_runtime.rewrite.transformers_engine import TransformersGenerator
 
@@ -102,4 +120,6 @@ def open_engine(engine_spec: EngineSpec, model_spec: ModelSpec, *, adapter: Path
         from dail_runtime.rewrite.vllm_engine import VllmGenerator
 
         return VllmGenerator.open(engine_spec, model_spec, adapter=adapter)
-    raise SpecError(f"rewrite.engine.kind: this version of dail has no engine {engine_spec.kind!r}; use `transformers` or `vllm`")
+    from dail_runtime.rewrite.vllm_http.engine import VllmHttpGenerator
+
+    return VllmHttpGenerator.open(engine_spec, model_spec, adapter=adapter, say=say)

@@ -17,51 +17,29 @@ from typing import Any
 import torch
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
-from dail_runtime.errors import DailError, ModelError, SetupError, TransientError
+from dail_runtime.errors import DailError, ModelError, SetupError
 from dail_runtime.models import free_device_memory, load_model, load_tokenizer, max_length, model_folder, pick_device, pick_dtype
 from dail_runtime.records import Sample
 from dail_runtime.rewrite.engine import Request, Sampling, Tick
-from dail_runtime.rewrite.memory import memory_total
+from dail_runtime.rewrite.responses import Response, contexts_of, responses, retried, rows_of, sample_of
 from dail_runtime.rewrite.text import Decoder
-from dail_runtime.rewrite.vllm_plugin import LOGPROBS_MODE, PROCESSOR, SCHEDULER
 from dail_runtime.rewrite.vllm_plugin.check import check_version
-from dail_runtime.rewrite.vllm_plugin.requests import Role, Row, read
+from dail_runtime.rewrite.vllm_plugin.requests import Role
+from dail_runtime.rewrite.vllm_settings import arguments, environment
 from dail_runtime.spec.model import ModelSpec
-from dail_runtime.spec.rewrite import MixedPolicy, VllmEngine
+from dail_runtime.spec.rewrite import VllmEngine
 
 TICK_SECONDS = 1.0
-ATTEMPTS = 3
-"""How often a response is begun whose pair falls apart."""
 
-_ENVIRONMENT = {
-    # In this process: whoever kills it leaves nothing behind, and SIGTERM reaches the loop that saves.
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-    "VLLM_USE_V2_MODEL_RUNNER": "0",
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
-}
-_DEFAULTS = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "HF_HUB_OFFLINE": "1"}
-_CPU_BLOCK = 32
-_CPU_CACHE_SHARE, _CPU_CACHE_MOST = 0.25, 8 * 2**30
-"""Of a CPU's memory for keys and values, unless VLLM_CPU_KVCACHE_SPACE says otherwise."""
+# In this process: whoever kills it leaves nothing behind, and SIGTERM reaches the loop that saves.
+_ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_STREAM": "ext://sys.stderr"}
 
 
 @dataclass
-class _Job:
-    """A request under way."""
+class _Drawing:
+    """A response under way: one vLLM request, or two."""
 
-    request: Request
-    limit: int
-    done: dict[int, Sample] = field(default_factory=dict)
-
-
-@dataclass
-class _Response:
-    """A sample under way: one vLLM request, or two."""
-
-    job: _Job
-    index: int
-    attempt: int
+    response: Response
     outputs: dict[Role, Any] = field(default_factory=dict)
     """vLLM's outputs of the halves that ended."""
 
@@ -80,33 +58,20 @@ class VllmGenerator:
             SetupError: there is no vLLM here that dail's plugin fits, or not enough memory.
             ModelError: vLLM does not take the model.
         """
+        os.environ.update(environment())
         os.environ.update(_ENVIRONMENT)
-        for name, value in _DEFAULTS.items():
-            os.environ.setdefault(name, value)
         check_version()
         from vllm.engine.arg_utils import EngineArgs
         from vllm.exceptions import VLLMError
         from vllm.v1.engine.llm_engine import LLMEngine
 
-        arguments = EngineArgs(
-            model=str(folder),
-            skip_tokenizer_init=True,
-            dtype=str(dtype).removeprefix("torch."),
-            max_model_len=length,
-            trust_remote_code=False,
-            load_format="safetensors",
-            generation_config="vllm",
-            logits_processors=[PROCESSOR],
-            scheduler_cls=SCHEDULER,
-            logprobs_mode=LOGPROBS_MODE,
-            async_scheduling=False,
-            disable_log_stats=True,
-            **{**_machine(), **options},
+        settings = EngineArgs(
+            **{**arguments(folder, length=length, dtype=dtype), "disable_log_stats": True, **options},
         )
         # vLLM's CPU worker replaces it for good, and other parts of this process need it.
         set_threads = torch.set_num_threads
         try:
-            self.vllm: Any = LLMEngine.from_engine_args(arguments)
+            self.vllm: Any = LLMEngine.from_engine_args(settings)
         except DailError:
             raise
         except torch.OutOfMemoryError as err:
@@ -159,9 +124,9 @@ class VllmGenerator:
         """See Engine.generate. Raises SetupError where a pair fits nowhere, TransientError where one keeps falling apart."""
         if self.vllm is None:
             raise RuntimeError("the engine is closed")
-        contexts = 2 if isinstance(sampling.policy, MixedPolicy) else 1
-        under_way: dict[str, tuple[_Response, Role]] = {}
-        unstarted = _responses(requests, sampling, contexts, self._length)
+        contexts = contexts_of(sampling)
+        under_way: dict[str, tuple[_Drawing, Role]] = {}
+        unstarted = responses(requests, sampling, self._length)
         samples, begin, told = 0, self._drawn(), time.monotonic()
         try:
             while True:
@@ -177,19 +142,18 @@ class VllmGenerator:
                 if not under_way:
                     return
                 for output in self.step():
-                    response, role = under_way.pop(output.request_id)
-                    response.outputs[role] = output.outputs[0]
-                    if len(response.outputs) < contexts:
+                    drawing, role = under_way.pop(output.request_id)
+                    drawing.outputs[role] = output.outputs[0]
+                    if len(drawing.outputs) < contexts:
                         continue
-                    sample = self._sample(response, sampling)
+                    sample = self._sample(drawing, sampling)
                     if sample is None:
-                        self._submit(_Response(response.job, response.index, response.attempt + 1), sampling, under_way)
+                        self._submit(drawing.response.again(), sampling, under_way)
                         continue
                     samples += 1
-                    job = response.job
-                    job.done[response.index] = sample
-                    if len(job.done) == len(job.request.samples):
-                        yield job.request, tuple(job.done[index] for index in job.request.samples)
+                    job = drawing.response.job
+                    if (whole := job.add(sample)) is not None:
+                        yield job.request, whole
                 if tick is not None and time.monotonic() - told >= TICK_SECONDS:
                     tick(samples, (self._drawn() - begin) // contexts)
                     told = time.monotonic()
@@ -215,27 +179,14 @@ class VllmGenerator:
         """The plugin's scheduler: its counters tell how the work went."""
         return self.vllm.engine_core.engine_core.scheduler
 
-    def _submit(self, response: _Response, sampling: Sampling, under_way: dict[str, tuple[_Response, Role]]) -> None:
+    def _submit(self, response: Response, sampling: Sampling, under_way: dict[str, tuple[_Drawing, Role]]) -> None:
         from vllm import SamplingParams
         from vllm.inputs.engine import tokens_input
         from vllm.sampling_params import RequestOutputKind
 
         self._submitted += 1
-        request = response.job.request
-        roles: tuple[Role, ...] = ("single",) if len(request.contexts) == 1 else ("student", "teacher")
-        mixed = sampling.policy if isinstance(sampling.policy, MixedPolicy) else None
-        for role, context in zip(roles, request.contexts, strict=True):
-            row = Row(
-                role=role,
-                pair="" if mixed is None else str(self._submitted),
-                seed=request.seed,
-                sample=response.index,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                tau=mixed.tau if mixed else 0.0,
-                tries=mixed.tries if mixed else 1,
-                suppress=sampling.suppress,
-            )
+        drawing = _Drawing(response)
+        for row, context in zip(rows_of(response, sampling, str(self._submitted)), response.job.request.contexts, strict=True):
             params = SamplingParams(
                 temperature=0.0,
                 max_tokens=response.job.limit,
@@ -247,64 +198,20 @@ class VllmGenerator:
                 output_kind=RequestOutputKind.FINAL_ONLY,
                 extra_args=row.to_args(),
             )
-            name = f"{self._submitted}-{role}"
-            under_way[name] = (response, role)
+            name = f"{self._submitted}-{row.role}"
+            under_way[name] = (drawing, row.role)
             self.vllm.add_request(name, tokens_input(list(context)), params)
 
-    def _sample(self, response: _Response, sampling: Sampling) -> Sample | None:
+    def _sample(self, drawing: _Drawing, sampling: Sampling) -> Sample | None:
         """The finished sample; None where its pair fell apart and it is to be drawn again."""
-        key = response.job.request.key
-        own = response.outputs.get("single") or response.outputs["student"]
-        teacher = response.outputs.get("teacher", own)
-        ids = tuple(own.token_ids)
+        response = drawing.response
+        own = drawing.outputs.get("single") or drawing.outputs["student"]
+        teacher = drawing.outputs.get("teacher", own)
         failures = [str(one.stop_reason) for one in (own, teacher) if one.finish_reason not in ("stop", "length")]
-        if not failures and ids != tuple(teacher.token_ids):
+        if not failures and list(own.token_ids) != list(teacher.token_ids):
             failures = ["its halves hold different tokens"]
         if failures:
-            if "KV cache" in failures[0]:
-                raise SetupError(f"{key}: {failures[0]}")
-            if response.attempt >= ATTEMPTS:
-                raise TransientError(f"{key}: a response failed {ATTEMPTS} times, the last time because {failures[0]}; start the run again")
+            retried(response, failures[0])
             return None
-        told = read(own.logprobs.logprobs, () if teacher is own else teacher.logprobs.logprobs)
-        if told is None:
-            raise ModelError("the model gives logits that are not finite numbers; load it with model.dtype float32, or check its weights")
-        return Sample(
-            index=response.index,
-            ids=ids,
-            text=self._decode(ids),
-            finish="stop" if ids[-1] in sampling.eos else "length",
-            logprob=told.logprob,
-            accepted=told.accepted,
-            distance=told.distance,
-        )
-
-
-def _responses(requests: Iterable[Request], sampling: Sampling, contexts: int, length: int) -> Iterator[_Response]:
-    """One after the other, those of a problem in a row: they share its prompts in the cache. A problem without samples gives one too."""
-    for request in requests:
-        if len(request.contexts) != contexts:
-            kind = sampling.policy.kind
-            raise ValueError(f"{request.key}: the policy {kind} takes {contexts} context(s), and the request has {len(request.contexts)}")
-        if len(set(request.samples)) != len(request.samples):
-            raise ValueError(f"{request.key}: a sample index is asked for twice")
-        longest = max(len(ids) for ids in request.contexts)
-        limit = min(sampling.max_tokens, length - longest)
-        if limit < 1 or not all(request.contexts):
-            raise ModelError(
-                f"{request.key}: a prompt of {longest} tokens leaves no room for a response within {length}; "
-                "shorten the problem or raise model.maxLength"
-            )
-        job = _Job(request, limit)
-        for index in request.samples or (-1,):
-            yield _Response(job, index, 1)
-
-
-def _machine() -> dict[str, Any]:
-    """Settings of vLLM that follow from the device: stock on a GPU."""
-    if pick_device().type != "cpu":
-        return {}
-    settings: dict[str, Any] = {"block_size": _CPU_BLOCK, "enforce_eager": True}
-    if not os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
-        settings["kv_cache_memory_bytes"] = min(int(memory_total(torch.device("cpu")) * _CPU_CACHE_SHARE), _CPU_CACHE_MOST)
-    return settings
+        told = () if teacher is own else teacher.logprobs.logprobs
+        return sample_of(response.index, own.token_ids, own.logprobs.logprobs, told, sampling, self._decode)

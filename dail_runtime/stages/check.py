@@ -83,7 +83,8 @@ class _Check:
         missing = [shape for shape in shapes if self._ctx.out.head(drawn_key(shape)) is None]
         if asked and missing:
             spec = self._ctx.job.spec
-            engine = open_engine(self._ctx.task.settings.rewrite.engine, spec.model, responses=len(asked) * SAMPLES)
+            named = self._ctx.task.settings.rewrite.engine
+            engine = open_engine(named, spec.model, responses=len(asked) * SAMPLES, say=self._ctx.progress.say)
             try:
                 for shape in missing:
                     found = {request.key: samples for request, samples in engine.generate(asked, self._sampling(shape), tick=self._tick)}

@@ -18,7 +18,8 @@ from dail_runtime.evaluate.meter import Meter
 from dail_runtime.evaluate.records import SUMMARY, ProblemResult, Summary
 from dail_runtime.evaluate.summary import set_figures
 from dail_runtime.models import load_tokenizer
-from dail_runtime.objects import ADAPTER, evaluation_key
+from dail_runtime.models.adapter import fetch_adapter
+from dail_runtime.objects import evaluation_key
 from dail_runtime.prompts.contexts import Prompts, PromptTooLong
 from dail_runtime.records import Problem, from_jsonl
 from dail_runtime.rewrite.engine import open_engine
@@ -95,7 +96,11 @@ def _generate(ctx: StageContext, bench: Bench, items: Sequence[Item]) -> dict[st
     spec = ctx.job.spec
     with tempfile.TemporaryDirectory() as folder:
         engine = open_engine(
-            spec.rewrite.engine, spec.model, adapter=_adapter(ctx, Path(folder)), responses=len(items) * spec.evaluate.samples
+            spec.rewrite.engine,
+            spec.model,
+            adapter=_adapter(ctx, Path(folder)),
+            responses=len(items) * spec.evaluate.samples,
+            say=ctx.progress.say,
         )
         try:
             draw_answers(bench, engine, items)
@@ -114,12 +119,7 @@ def _adapter(ctx: StageContext, folder: Path) -> Path | None:
     """The trained adapter, fetched below `folder`; None for the base model."""
     if _target(ctx) == BASE:
         return None
-    trained = ctx.inputs[f"train/{_target(ctx)}"]
-    for info in trained.list(f"{ADAPTER}/"):
-        path = folder / info.key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        trained.get_file(info.key, path)
-    return folder / ADAPTER
+    return fetch_adapter(ctx.inputs[f"train/{_target(ctx)}"], folder)
 
 
 def _counts(results: Sequence[ProblemResult]) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def _generate(work: _Work, requests: Iterator[Request], sampling: Sampling) -> d
     """Draw and store; returns the speed."""
     ctx = work.ctx
     facts = _facts(ctx)
-    engine = open_engine(_as_before(ctx, facts), ctx.job.spec.model, responses=work.responses)
+    engine = open_engine(_as_before(ctx, facts), ctx.job.spec.model, responses=work.responses, say=ctx.progress.say)
     try:
         with Writer(ctx.out) as writer:
             work.start()

