@@ -13,7 +13,7 @@ from dail_runtime.errors import DailError
 from dail_runtime.stages.usage import add_usage
 from dailctl.conductor.archive import Archive
 from dailctl.conductor.decide import ATTEMPT, Live, Note
-from dailctl.conductor.status import KEY, MANAGER, RunStatus
+from dailctl.conductor.status import KEY, MANAGER, SUMMARY, RunStatus, summary_of
 from dailctl.conductor.store import RunStore
 from dailctl.conductor.usage import Meter
 from dailctl.kube import Client, Conflict, Forbidden, NotFound
@@ -106,7 +106,8 @@ class Hands:
         Raises:
             Conflict: the record is gone, or another of the same name has taken its place.
         """
-        meta = {"name": self._record.name, "uid": self._owner["uid"]}
+        annotations = {SUMMARY: summary_of(status).model_dump_json(exclude_defaults=True)}
+        meta = {"name": self._record.name, "uid": self._owner["uid"], "annotations": annotations}
         body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {KEY: status.model_dump_json(indent=1)}}
         return self._client.apply(body, MANAGER)
 

@@ -13,12 +13,16 @@ from dail_runtime.stages.jobs import ProgressNow
 
 KEY = "status.json"
 """Key of the record's data."""
+SUMMARY = "dail.dev/summary"
+"""Annotation of the record: the status in a line, so that a list of runs need not read whole records (they hold every manifest)."""
 MANAGER = "dail-conductor"
 """Field manager of everything the conductor applies."""
 
 RunState = Literal["waiting", "running", "suspended", "done", "failed", "cancelled"]
 TaskWord = Literal["waiting", "pending", "running", "stopping", "done", "failed"]
 ENDED: tuple[RunState, ...] = ("done", "failed", "cancelled")
+MOST_MESSAGE = 300
+"""Characters of a message in a summary."""
 
 
 class TaskStatus(BaseModel):
@@ -93,6 +97,51 @@ class RunStatus(BaseModel):
     def with_task(self, task: TaskStatus) -> RunStatus:
         """This status with the task of the same name replaced."""
         return self.model_copy(update={"tasks": tuple(task if one.name == task.name else one for one in self.tasks)})
+
+
+class RunSummary(BaseModel):
+    """The status of a run in a line."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    state: RunState = "waiting"
+    message: str | None = None
+    done: int = 0
+    """Tasks that have their result."""
+    total: int = 0
+    now: str | None = None
+    """The task at work, or the one that failed."""
+    progress: ProgressNow = ProgressNow()
+    """Of that task."""
+    pods: int = 0
+    ready: int = 0
+    restarts: int = 0
+    started: datetime | None = None
+    finished: datetime | None = None
+
+
+def summary_of(status: RunStatus) -> RunSummary:
+    """The line for a status."""
+    task = next((one for one in status.tasks if one.state not in ("waiting", "done")), None)
+    known = {} if task is None else {name: getattr(task, name) for name in ("progress", "pods", "ready", "restarts")}
+    return RunSummary(
+        state=status.state,
+        message=status.message and status.message[:MOST_MESSAGE],
+        done=sum(one.state == "done" for one in status.tasks),
+        total=len(status.tasks),
+        now=task.name if task is not None else None,
+        started=status.started,
+        finished=status.finished,
+        **known,
+    )
+
+
+def read_summary(annotations: Mapping[str, str]) -> RunSummary | None:
+    """The summary among a record's annotations; None where no conductor has written one (or another version of dail did)."""
+    try:
+        return RunSummary.model_validate_json(annotations[SUMMARY]) if SUMMARY in annotations else None
+    except ValidationError:
+        return None
 
 
 def fresh_status(tasks: Iterable[tuple[str, str, str]]) -> RunStatus:

@@ -6,9 +6,10 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from dail_runtime.errors import DailError, TransientError
-from dailctl.kube.client import Client
+from dailctl.kube.client import ALL, Client
 from dailctl.kube.errors import ApiError, Gone
 from dailctl.kube.resources import Object, Resource, name_of
 
@@ -23,12 +24,22 @@ class Cache:
     faults are waited out for as long as they last: a copy may be old then, and `stale_since` says so.
     """
 
-    def __init__(self, client: Client, resource: Resource, changed: Callable[[], None], *, labels: str = "", fields: str = "") -> None:
+    def __init__(
+        self,
+        client: Client,
+        resource: Resource,
+        changed: Callable[[], None],
+        *,
+        labels: str = "",
+        fields: str = "",
+        namespace: str | None = None,
+        metadata_only: bool = False,
+    ) -> None:
         self.resource = resource
         self.refused: DailError | None = None
         """Why there is no copy: the API server refused the list or the watch."""
         self._client, self._changed = client, changed
-        self._labels, self._fields = labels, fields
+        self._chosen: dict[str, Any] = {"labels": labels, "fields": fields, "namespace": namespace, "metadata_only": metadata_only}
         self._objects: dict[str, Object] = {}
         self._version: str | None = None
         self._synced = threading.Event()
@@ -64,9 +75,13 @@ class Cache:
     def take(self, obj: Object) -> None:
         """Put in the answer to a write of one's own, so that the next look sees it even if the watch is late."""
         with self._lock:
-            held = self._objects.get(name_of(obj))
+            held = self._objects.get(self._key(obj))
             if held is None or _newer(obj, held):
-                self._objects[name_of(obj)] = obj
+                self._objects[self._key(obj)] = obj
+
+    def _key(self, obj: Object) -> str:
+        """Names are unique in a namespace; where all are watched, the namespace goes before."""
+        return f"{obj['metadata']['namespace']}/{name_of(obj)}" if self._chosen["namespace"] == ALL else name_of(obj)
 
     def _run(self) -> None:
         shortest, longest = PAUSES
@@ -90,13 +105,13 @@ class Cache:
 
     def _list_and_watch(self) -> None:
         if self._version is None:
-            objects, version = self._client.select_from(self.resource, labels=self._labels, fields=self._fields)
+            objects, version = self._client.select_from(self.resource, **self._chosen)
             with self._lock:
-                self._objects = {name_of(one): one for one in objects}
+                self._objects = {self._key(one): one for one in objects}
             self._version, self.refused = version, None
             self._synced.set()
             self._changed()
-        for event in self._client.watch(self.resource, self._version, labels=self._labels, fields=self._fields):
+        for event in self._client.watch(self.resource, self._version, **self._chosen):
             if self._end.is_set():
                 return
             self._version = str(event["object"]["metadata"]["resourceVersion"])
@@ -104,9 +119,9 @@ class Cache:
                 continue
             with self._lock:
                 if event["type"] == "DELETED":
-                    self._objects.pop(name_of(event["object"]), None)
+                    self._objects.pop(self._key(event["object"]), None)
                 else:
-                    self._objects[name_of(event["object"])] = event["object"]
+                    self._objects[self._key(event["object"])] = event["object"]
             self._changed()
 
 

@@ -17,6 +17,13 @@ WATCH_SECONDS = 300
 """The server ends a watch after so long, twice at most; it then goes on where it was."""
 PAGE = 500
 APPLY, MERGE = "application/apply-patch+yaml", "application/merge-patch+json"
+JSON = "application/json"
+METADATA = f"{JSON};as=PartialObjectMetadata;g=meta.k8s.io;v=v1,{JSON}"
+METADATA_LIST = f"{JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,{JSON}"
+ALL = ""
+"""As a namespace: all of them."""
+FOLLOW_SECONDS = 86400.0
+"""How long a followed container may say nothing; a connection that broke is noticed by its keep-alive."""
 
 
 class Client:
@@ -53,20 +60,23 @@ class Client:
                 raise
             return None
 
-    def select(self, resource: Resource, *, namespace: str | None = None, labels: str = "", fields: str = "") -> list[Object]:
-        """Every object that the selectors choose."""
-        return self.select_from(resource, namespace=namespace, labels=labels, fields=fields)[0]
+    def select(
+        self, resource: Resource, *, namespace: str | None = None, labels: str = "", fields: str = "", metadata_only: bool = False
+    ) -> list[Object]:
+        """Every object that the selectors choose; `metadata_only`: without spec, data and status, which may be large."""
+        return self.select_from(resource, namespace=namespace, labels=labels, fields=fields, metadata_only=metadata_only)[0]
 
     def select_from(
-        self, resource: Resource, *, namespace: str | None = None, labels: str = "", fields: str = ""
+        self, resource: Resource, *, namespace: str | None = None, labels: str = "", fields: str = "", metadata_only: bool = False
     ) -> tuple[list[Object], str]:
         """The same, and the resource version from which a watch misses nothing."""
+        accept = METADATA_LIST if metadata_only else JSON
         found: list[Object] = []
         query = {"labelSelector": labels, "fieldSelector": fields, "limit": str(PAGE)}
         while True:
-            page = self._ask("GET", "list", resource, None, namespace, query)
+            page = self._ask("GET", "list", resource, None, namespace, query, accept=accept)
             # Lists leave out what all their items have in common.
-            found += [{"apiVersion": resource.api_version, "kind": resource.kind, **one} for one in page.get("items") or ()]
+            found += [{**one, "apiVersion": resource.api_version, "kind": resource.kind} for one in page.get("items") or ()]
             meta = page.get("metadata") or {}
             if not meta.get("continue"):
                 return found, str(meta.get("resourceVersion", ""))
@@ -119,8 +129,34 @@ class Client:
         query |= {"tailLines": "" if tail is None else str(tail), "limitBytes": "" if limit is None else str(limit)}
         return self._transport.read(Request("GET", POD.path(space, pod, "log"), f"read the log of pod {pod} in namespace {space}", query))
 
+    def follow_log(
+        self, pod: str, container: str, *, since: str | None = None, tail: int | None = None, namespace: str | None = None
+    ) -> Iterator[bytes]:
+        """What a container writes, line by line until it ends, each line after its time (RFC 3339) and a space.
+
+        Args:
+            pod: name of the pod.
+            container: name of the container.
+            since: only lines from this time on; whole seconds count.
+            tail: only so many of the lines that are there already.
+            namespace: the pod's.
+        """
+        space = namespace or self.namespace
+        query = {"container": container, "follow": "true", "timestamps": "true", "sinceTime": since or ""}
+        query |= {"tailLines": "" if tail is None else str(tail)}
+        asked = f"follow the log of pod {pod} in namespace {space}"
+        request = Request("GET", POD.path(space, pod, "log"), asked, query, read_seconds=FOLLOW_SECONDS)
+        return self._transport.lines(request, unfinished=True)
+
     def watch(
-        self, resource: Resource, version: str, *, namespace: str | None = None, labels: str = "", fields: str = ""
+        self,
+        resource: Resource,
+        version: str,
+        *,
+        namespace: str | None = None,
+        labels: str = "",
+        fields: str = "",
+        metadata_only: bool = False,
     ) -> Iterator[Object]:
         """The events (`{"type": ..., "object": ...}`) of one watch request from `version` on, until the server ends it.
 
@@ -131,7 +167,9 @@ class Client:
         asked = self._asked("watch", resource, None, namespace)
         query = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version, "timeoutSeconds": str(seconds)}
         query |= {"labelSelector": labels, "fieldSelector": fields}
-        for line in self._transport.lines(Request("GET", self._path(resource, namespace), asked, query, read_seconds=seconds + READ)):
+        accept = METADATA if metadata_only else JSON
+        request = Request("GET", self._path(resource, namespace), asked, query, accept=accept, read_seconds=seconds + READ)
+        for line in self._transport.lines(request):
             event: Object = json.loads(line)
             if event["type"] == "ERROR":
                 raise api_error(int(event["object"].get("code", 500)), event["object"], asked, self.access.user)
@@ -181,15 +219,18 @@ class Client:
         namespace: str | None,
         query: Mapping[str, str] | None = None,
         body: Object | None = None,
-        content_type: str = "application/json",
+        content_type: str = JSON,
+        accept: str = JSON,
     ) -> Object:
         shown = name if name is not None else str(((body or {}).get("metadata") or {}).get("name", "")) or None
         asked = self._asked(verb, resource, shown, namespace)
-        return self._transport.json(Request(method, self._path(resource, namespace, name), asked, query or {}, body, content_type))
+        return self._transport.json(Request(method, self._path(resource, namespace, name), asked, query or {}, body, content_type, accept))
 
     def _path(self, resource: Resource, namespace: str | None, name: str | None = None) -> str:
-        return resource.path((namespace or self.namespace) if resource.namespaced else None, name)
+        return resource.path((self.namespace if namespace is None else namespace or None) if resource.namespaced else None, name)
 
     def _asked(self, verb: str, resource: Resource, name: str | None, namespace: str | None) -> str:
         what = f"{verb} {resource.shown}" + (f" {name}" if name else "")
-        return f"{what} in namespace {namespace or self.namespace}" if resource.namespaced else what
+        if not resource.namespaced:
+            return what
+        return f"{what} in all namespaces" if namespace == ALL else f"{what} in namespace {namespace or self.namespace}"

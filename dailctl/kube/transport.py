@@ -51,6 +51,7 @@ class Request:
     """Empty values are left out."""
     body: Object | None = None
     content_type: str = "application/json"
+    accept: str = "application/json"
     read_seconds: float = READ
     """How long the server may be silent."""
 
@@ -100,13 +101,15 @@ class Transport:
         with self._opened(request) as answer:
             return bytes(answer.read())
 
-    def lines(self, request: Request) -> Iterator[bytes]:
-        """The answer's lines as they come; not tried again."""
+    def lines(self, request: Request, *, unfinished: bool = False) -> Iterator[bytes]:
+        """The answer's lines as they come, empty ones left out; not tried again. `unfinished`: also a last one without an end."""
         with self._opened(request) as answer:
             rest = b""
             for chunk in answer.stream(1 << 16):
                 *whole, rest = (rest + chunk).split(b"\n")
                 yield from (line for line in whole if line)
+            if unfinished and rest:
+                yield rest
 
     @contextlib.contextmanager
     def _opened(self, request: Request) -> Iterator[urllib3.BaseHTTPResponse]:
@@ -124,7 +127,7 @@ class Transport:
     def _send(self, request: Request, fresh: bool = False) -> urllib3.BaseHTTPResponse:
         said = {name: value for name, value in request.query.items() if value}
         url = f"{self.access.server}{request.path}{'?' + urlencode(said) if said else ''}"
-        headers = {"Accept": "application/json", "User-Agent": "dailctl"}
+        headers = {"Accept": request.accept, "User-Agent": "dailctl"}
         token = self.access.token(fresh)
         if token:
             headers["Authorization"] = f"Bearer {token}"
