@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from dail_runtime.check.records import TEACHER
+from dail_runtime.check.records import TEACHER, TeacherCheck
 from dail_runtime.evaluate.records import RESPONSES, SUMMARY, SetFigures, Summary
 from dail_runtime.evaluate.summary import difference
 from dail_runtime.objects import CURVES, KEPT, PROBLEMS, evaluation_key
@@ -31,6 +31,7 @@ def collect(job: DailJob, inputs: Mapping[str, Store]) -> Report:
     names = list(dict.fromkeys(set_ for summary in summaries.values() for set_ in summary.sets))
     sets = {set_: _compare({t: s.sets[set_] for t, s in summaries.items() if set_ in s.sets}, primary) for set_ in names}
     first = names[0]
+    better = rivals(primary, sets[first])
     notes = [note for stage in STAGES for name, m in manifests.items() if name.split("/")[0] == stage for note in m.counts.get("notes", [])]
     return Report(
         name=job.metadata.name,
@@ -40,8 +41,11 @@ def collect(job: DailJob, inputs: Mapping[str, Store]) -> Report:
         stages=_stages(job, inputs, manifests),
         dropped=_dropped(manifests, primary),
         counts={name: manifest.counts for name, manifest in manifests.items()},
-        teacher={name.split("/")[1]: json.loads(inputs[name].get(TEACHER)) for name in inputs if name.startswith("check/")},
-        notes=list(dict.fromkeys([*rivals(primary, sets[first]), *notes])),
+        teacher={
+            name.split("/")[1]: TeacherCheck.model_validate_json(inputs[name].get(TEACHER)) for name in inputs if name.startswith("check/")
+        },
+        rivals=better,
+        notes=list(dict.fromkeys([*better, *notes])),
         examples=[*_trained(inputs, manifests, primary), *_answered(inputs, first, [t for t in (BASE, primary) if t in summaries])],
         versions=next(iter(manifests.values())).versions,
         job=job.model_dump(mode="json"),

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from dail_runtime.evaluate.records import BudgetFigure, Interval
-from dail_runtime.report.charts import Curve, colours, line_chart
+from dail_runtime.report.charts import Curve, colours, gains_chart, line_chart
 from dail_runtime.report.model import ModelFigures, Report
 
 Rows = Sequence[Mapping[str, Any]]
@@ -42,7 +42,7 @@ def render(report: Report, curves: Mapping[str, Rows]) -> str:
     """The page. `curves`: variant -> the rows of its curves.jsonl."""
     loader = PackageLoader("dail_runtime.report", ".")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters |= {"ends": _ends}
+    environment.filters |= {"ends": _ends, "signed": _signed, "share": _share}
     names = [name for models in report.sets.values() for name in models] + list(curves)
     palette = colours(list(dict.fromkeys(names)))
     ks = list(dict.fromkeys(k for models in report.sets.values() for figures in models.values() for k in figures.pass_at))
@@ -52,27 +52,22 @@ def render(report: Report, curves: Mapping[str, Rows]) -> str:
         sizes={name: _size(models) for name, models in report.sets.items()},
         charts={name: _charts(models, palette) for name, models in report.sets.items()},
         training=_training(curves, palette),
-        teacher=list(flatten(report.teacher)),
         reasons=REASONS,
         gpus=any(figures.gpu_hours for figures in report.stages.values()),
         job_yaml=yaml.safe_dump(report.job, sort_keys=False, allow_unicode=True),
     )
 
 
-def flatten(value: Any, label: str = "") -> Any:
-    """(label, text) for every number, text or truth value in nested mappings and lists."""
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from flatten(inner, f"{label} · {key}" if label else str(key))
-    elif isinstance(value, list):
-        for i, inner in enumerate(value):
-            yield from flatten(inner, f"{label} {i + 1}")
-    elif value is not None:
-        yield label, f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
 def _ends(interval: Interval) -> str:
     return f"{100 * interval.low:.1f} to {100 * interval.high:.1f}"
+
+
+def _signed(interval: Interval) -> str:
+    return f"{100 * interval.low:+.1f} to {100 * interval.high:+.1f}"
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.1f}%"
 
 
 def _size(models: Mapping[str, ModelFigures]) -> str:
@@ -81,8 +76,12 @@ def _size(models: Mapping[str, ModelFigures]) -> str:
 
 
 def _charts(models: Mapping[str, ModelFigures], palette: Mapping[str, str]) -> list[tuple[str, Markup]]:
+    charts = []
+    gains = {name: f.over_base[1] for name, f in models.items() if 1 in f.over_base}
+    if gains:
+        charts.append(("Gain over base", gains_chart(gains, label="pass@1 minus that of base, in points", colour=palette)))
     by_k = {name: _banded(f.pass_at, [p.value for p in f.pass_at.values()], f.pass_at.values()) for name, f in models.items()}
-    charts = [("pass@k", line_chart(by_k, x_label="samples k", y_label="pass@k", log2=True, percent=True, colour=palette))]
+    charts.append(("pass@k", line_chart(by_k, x_label="samples k", y_label="pass@k", log2=True, percent=True, colour=palette)))
     budgets = {name: f.budgets for name, f in models.items() if f.budgets}
     if budgets:
         lines = {name: _banded(b, [one.accuracy for one in b.values()], b.values()) for name, b in budgets.items()}
@@ -106,5 +105,5 @@ def _training(curves: Mapping[str, Rows], palette: Mapping[str, str]) -> list[tu
             if there:
                 lines[name] = Curve([float(row["step"]) for row in there], [float(row[column]) for row in there])
         if lines:
-            charts.append((title, Markup(line_chart(lines, x_label="step", y_label=title, colour=palette))))
+            charts.append((title, Markup(line_chart(lines, x_label="step", y_label=title, smooth=True, colour=palette))))
     return charts

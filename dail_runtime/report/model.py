@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
+from dail_runtime.check.records import TeacherCheck
 from dail_runtime.evaluate.records import Figure, Interval, SetFigures
 
 
@@ -74,10 +75,12 @@ class Report(Figure):
     """Reason -> rows, over all stages."""
     counts: dict[str, dict[str, Any]]
     """Task -> what it counted."""
-    teacher: dict[str, Any] = Field(default_factory=dict)
-    """Task -> what the teacher check found."""
+    teacher: dict[str, TeacherCheck] = Field(default_factory=dict)
+    """Variant (the first of those that share a rewrite) -> what the teacher check found."""
+    rivals: list[str] = Field(default_factory=list)
+    """A sentence for each trained model that does better than the one the verdict is about."""
     notes: list[str]
-    """Sentences the stages said."""
+    """Sentences the stages said; `rivals` first."""
     examples: list[TraceExample]
     versions: dict[str, str]
     job: dict[str, Any]

@@ -41,7 +41,7 @@ def test_the_browser_shows_verdict_charts_and_traces_without_a_console_message(p
     dom, console = browse(page, "--dump-dom")
     assert console == []
     assert "A gain: tuned solves 20.0%" in dom
-    assert dom.count("<svg") == 4  # pass@k, budgets, loss, KL to the teacher
+    assert dom.count("<svg") == 5  # gain, pass@k, budgets, loss, KL to the teacher
     assert "<script>" not in dom
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dail_runtime.check.records import Accuracy, TeacherCheck, TraceFigures
 from dail_runtime.evaluate.records import BudgetFigure, Interval
 from dail_runtime.report.model import ModelFigures, Report, StageFigures, TraceExample
 from dail_runtime.report.verdict import verdict
@@ -31,6 +32,9 @@ def figures(value: float, *, over_base: Interval | None = None, over_primary: In
 
 def report(models: dict[str, ModelFigures], *, text: str = "plain") -> Report:
     """A whole report about `models`; `text` stands wherever a user's or a model's words do."""
+    half = Interval(value=0.5, low=0.4, high=0.6)
+    accuracy = Accuracy(temperature=1.0, top_p=1.0, problems=3, samples=6, right=half)
+    traces = TraceFigures(traces=3, tokens=90, nll_teacher=0.1, nll_negative=0.4, nll_student=0.9, teacher_top_mass=0.7, cold_tokens=0.02)
     return Report(
         name="demo",
         verdict=verdict("test", "tuned", models),
@@ -39,7 +43,7 @@ def report(models: dict[str, ModelFigures], *, text: str = "plain") -> Report:
         stages={"train": StageFigures(seconds=12.5, attempts=2, tasks={"train/tuned": 12.5})},
         dropped={"wrong": 12, "leak": 1},
         counts={"prepare": {"problems": 3}},
-        teacher={"tuned": {"sentence": text, "accuracy": 0.5}},
+        teacher={"tuned": TeacherCheck(sentence=text, weak=False, accuracy=accuracy, accuracy_at_one=accuracy, traces=traces)},
         notes=[text],
         examples=[TraceExample(id=text, problem=text, expert=text, rewritten=text, answers={"base": text, "tuned": text})],
         versions={"dail": "0.1.0"},

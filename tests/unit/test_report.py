@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from dail_runtime.evaluate.records import Interval
 from dail_runtime.report import Report, render
+from dail_runtime.report.charts import moving_mean
 from dail_runtime.report.verdict import rivals, verdict
 from tests.support.reports import HOSTILE, curve_rows, figures, report
 
@@ -77,7 +80,7 @@ def test_the_page_asks_for_nothing_outside_itself() -> None:
 def test_a_column_without_values_has_no_chart() -> None:
     page = render(report({"base": figures(0.1)}), {"tuned": curve_rows()})
     assert "KL to the teacher" in page
-    assert "first choice" not in page
+    assert "mass on the teacher" not in page
 
 
 def test_the_same_run_gives_the_same_page() -> None:
@@ -94,3 +97,16 @@ def test_gpu_hours_are_shown_where_a_cluster_gave_gpus() -> None:
     assert "1.50 <span" in page
     assert "12,000" in page
     assert '<td class="number">4.6</td>' in page
+
+
+def test_a_moving_mean_keeps_the_mean_of_its_window_and_fewer_values_at_the_ends() -> None:
+    assert moving_mean([1.0, 2.0, 6.0, 3.0], 3) == [1.5, 3.0, pytest.approx(11 / 3), 4.5]
+    assert moving_mean([5.0], 9) == [5.0]
+
+
+def test_every_trained_model_has_its_row_in_the_chart_of_gains() -> None:
+    gains = {"tuned": figures(0.2, over_base=between(0.02, 0.18)), "sft": figures(0.1, over_base=between(-0.2, -0.1))}
+    page = render(report({"base": figures(0.1), **gains}), {})
+    chart = page[page.index("Gain over base</h3>") : page.index("pass@k</h3>")]
+    assert [text for text in ("tuned", "sft", "+10.0", "-15.0", "−15.0") if f">{text}</text>" in chart][:3] == ["tuned", "sft", "+10.0"]
+    assert ">base</text>" not in chart
