@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dail_runtime.data.columns import Recognised
+from dail_runtime.data.columns import ABSENT, Recognised, cell_of
 from dail_runtime.data.counts import Counts
 from dail_runtime.data.rows import Row
 from dail_runtime.data.texts import (
@@ -43,9 +43,10 @@ def draft_of(row: Row, found: Recognised, evaluation: str | None) -> Draft:
     def cell(column: str | None, needed: bool) -> Any:
         if column is None:
             return None
-        if column not in row.value and needed:
+        value = cell_of(row.value, column)
+        if value is ABSENT and needed:
             raise CellError("missing_column", f"the row has no column {column!r}; add it, or check data.columns")
-        return row.value.get(column)
+        return None if value is ABSENT else value
 
     problem = text_cell(cell(found.problem, True), found.problem)
     solutions: list[str] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,28 @@ response, deepseek_attempt, ...) are never taken for an expert's."""
 
 ANSWER_MARK = re.compile(r"^####[ \t]*\S", re.MULTILINE)
 """GSM8K's way to end a solution with its answer."""
+
+
+ABSENT = object()
+"""What `cell_of` finds where nothing is."""
+
+
+def cell_of(row: Mapping[str, Any], name: str) -> Any:
+    """The value of the column `name`, or ABSENT.
+
+    Where no column is called so, dots lead into objects and lists: `meta.solution.text`, `messages.1.content`.
+    """
+    if name in row:
+        return row[name]
+    value: Any = row
+    for part in name.split("."):
+        if isinstance(value, Mapping) and part in value:
+            value = value[part]
+        elif isinstance(value, Sequence) and not isinstance(value, str | bytes) and part.isdecimal() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            return ABSENT
+    return value
 
 
 @dataclass(frozen=True)
@@ -57,7 +79,7 @@ def recognise(sample: Sequence[dict[str, Any]], columns: Columns, *, shown: str,
     names = list(dict.fromkeys(name for row in sample for name in row))
     found: dict[str, str | None] = {}
     for role, name in columns.model_dump().items():
-        if name is not None and name not in names:
+        if name is not None and all(cell_of(row, name) is ABSENT for row in sample):
             near = difflib.get_close_matches(name, names, 1)
             remedy = f"did you mean {near[0]}?" if near else f"its columns are: {', '.join(names)}"
             raise DataError(f"{shown}: {field}.{role} names the column {name!r}, which the file does not have; {remedy}")
@@ -92,6 +114,6 @@ def _missing(what: str, role: str, names: list[str], shown: str, field: str) -> 
 
 
 def _mostly_marked(sample: Sequence[dict[str, Any]], column: str | None) -> bool:
-    values = [value for row in sample if column is not None and isinstance(value := row.get(column), str) and value.strip()]
+    values = [value for row in sample if column is not None and isinstance(value := cell_of(row, column), str) and value.strip()]
     marked = sum(1 for value in values if ANSWER_MARK.search(value))
     return bool(values) and marked * 2 > len(values)

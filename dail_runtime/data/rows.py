@@ -194,7 +194,9 @@ def _array_start(text: str, shown: str, decoder: json.JSONDecoder) -> int:
     try:
         first = decoder.raw_decode(text, position)
         if text[_after_space(text, first[1]) :][:1]:
-            raise DataError(f"{shown}: the file holds several JSON values, so it is JSON Lines; write data.format: jsonl")
+            lines = "\n" not in text[position : first[1]]
+            remedy = "so it is JSON Lines; write data.format: jsonl" if lines else "each over several lines; put them into one list"
+            raise DataError(f"{shown}: the file holds several JSON values, {remedy}")
         position += 1
         while True:
             key, position = decoder.raw_decode(text, _after_space(text, position))

@@ -38,7 +38,8 @@ def text_cell(value: Any, column: str) -> str:
         except UnicodeDecodeError:
             raise CellError("not_utf8", f"the column {column!r} holds bytes that are not UTF-8; save the file as UTF-8") from None
     if not isinstance(value, str):
-        raise CellError("wrong_type", f"the column {column!r} holds {_kind(value)} where a text belongs; check data.columns")
+        inside = f"name the text in it ({column}.{next(iter(value))})" if isinstance(value, dict) and value else "check data.columns"
+        raise CellError("wrong_type", f"the column {column!r} holds {_kind(value)} where a text belongs; {inside}")
     return value.replace("\r\n", "\n").replace("\r", "\n").strip()
 
 

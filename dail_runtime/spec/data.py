@@ -12,8 +12,8 @@ FileFormat = Literal["auto", "jsonl", "json", "parquet"]
 
 
 class Columns(Section):
-    """Names of the columns. Null: recognised by name (problem, question, prompt; solution, answer, ...; see the data
-    chapter of the README)."""
+    """Names of the columns; dots lead into objects and lists (`meta.solution`, `messages.1.content`). Null: recognised by
+    name (problem, question, prompt; solution, answer, ...; see the data chapter of the README)."""
 
     id: str | None = None
     """Column of the problem's id. Without one the id is made from the problem's text."""

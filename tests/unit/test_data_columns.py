@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dail_runtime.data.columns import Recognised, recognise
+from dail_runtime.data.columns import ABSENT, Recognised, cell_of, recognise
 from dail_runtime.errors import DataError
 from dail_runtime.spec.data import Columns
 
@@ -116,6 +116,18 @@ def test_what_is_not_clear_is_asked_for(row: str | dict[str, Any], columns: dict
 def test_an_evaluation_set_without_answers_is_asked_for_them() -> None:
     with pytest.raises(DataError, match="no column for the answer, which an evaluation set needs, is recognised"):
         found("problem notes", evaluation=True)
+
+
+def test_dots_lead_into_objects_and_lists() -> None:
+    row = {"q": "p", "meta": {"solution": {"text": "s", "final": 7}}, "messages": [{"content": "first"}, {"content": "second"}], "a.b": 1}
+    assert roles(found(row, problem="q", solution="meta.solution.text", answer="meta.solution.final")) == [
+        None,
+        "q",
+        "meta.solution.text",
+        "meta.solution.final",
+    ]
+    assert [cell_of(row, name) for name in ("messages.1.content", "a.b", "meta.solution.final", "q")] == ["second", 1, 7, "p"]
+    assert {cell_of(row, name) for name in ("messages.2.content", "messages.x", "q.0", "a.c", "messages.-1", "")} == {ABSENT}
 
 
 def test_columns_that_only_some_rows_have_count() -> None:
