@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements/constraints.txt --override requirements/overrides.txt
 EXTRAS := runtime,vllm,cluster,dev
 
-.PHONY: demo test check format bench bench-% constraints schema clean
+.PHONY: demo test check format bench bench-% constraints schema golden chart-docs clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -52,6 +52,12 @@ constraints: $(READY) ## resolve requirements/constraints.txt anew
 
 schema: $(READY) ## write schema/dailjob.schema.json
 	@$(BIN)/dailctl schema > schema/dailjob.schema.json
+
+golden: $(READY) ## render tests/golden anew; look at the difference before it is committed
+	@$(BIN)/python -m tests.golden
+
+chart-docs: $(READY) ## write the chart's values.schema.json and table of values from the comments of its values.yaml
+	@$(BIN)/python tools/chart_docs.py
 
 clean: ## remove the virtual environment and caches
 	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

@@ -47,7 +47,7 @@ def json_schema(values: list[Value]) -> dict[str, Any]:
     made: dict[tuple[str, ...], dict[str, Any]] = {(): _group()}
     for value in values:
         like = value.schema.get("like")
-        schema = made[tuple(like.split("."))].copy() if like else _group() if not value.leaf else _leaf(value)
+        schema = {"$ref": _pointer(like)} if like else _group() if not value.leaf else _leaf(value)
         if value.description:
             schema = {"description": value.description, **{key: part for key, part in schema.items() if key != "description"}}
         made[value.path] = schema
@@ -110,6 +110,10 @@ def _comment(lines: list[str], line: int) -> tuple[str, dict[str, Any]]:
     texts = [text.removeprefix(MARK if number == 0 else "#") for number, text in enumerate(above[starts[-1] :])]
     words, _, schema = "\n".join(texts).partition(SCHEMA)
     return " ".join(words.split()), yaml.safe_load(schema) or {} if schema else {}
+
+
+def _pointer(path: str) -> str:
+    return "#" + "".join(f"/properties/{key}" for key in path.split("."))
 
 
 def _group() -> dict[str, Any]:

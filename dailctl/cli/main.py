@@ -17,6 +17,7 @@ from dailctl import output
 from dailctl.cli.fetch import fetch
 from dailctl.cli.init import init
 from dailctl.cli.plan import plan
+from dailctl.cli.render import render
 from dailctl.cli.report import report
 from dailctl.cli.run import run
 from dailctl.cli.schema import schema
@@ -65,7 +66,7 @@ def dailctl(
         typer.echo(ctx.get_help())
 
 
-for _verb in (init, validate, plan, run, submit, status, report, fetch, schema, version):
+for _verb in (init, validate, plan, render, run, submit, status, report, fetch, schema, version):
     app.command()(_verb)
 
 

@@ -13,11 +13,8 @@ from dailctl.estimate.facts import facts_of
 from dailctl.estimate.rates import Rate
 from dailctl.estimate.total import Estimate, estimate
 from dailctl.estimate.work import Sizes
-from dailctl.render.chart import render, task_objects
-from dailctl.render.cluster_job import for_cluster
-from dailctl.render.record import run_of_record
-from dailctl.render.size import model_bytes
-from dailctl.render.values import run_values
+from dailctl.render.chart import task_objects
+from dailctl.render.of_job import DEFAULT_NAMESPACE, render_job
 from dailctl.runs import Run
 
 
@@ -39,11 +36,10 @@ def on_cluster(run: Run) -> tuple[Run, dict[str, Demand]]:
     Raises:
         SpecError: the job cannot run on a cluster, or the chart refuses it.
     """
-    job, content, _ = for_cluster(run.job, run.content)
-    values = run_values(job, content, model_bytes(run.job.spec.model.id))
-    record = render(values, job.spec.cluster.namespace or "default")[0]
-    tasks = run_of_record(record["data"]).tasks
-    return Run(job, content, plan(job, content), run.root), {task.name: demand_of(task_objects(record, task)) for task in tasks}
+    rendered = render_job(run.job, run.content, run.job.spec.cluster.namespace or DEFAULT_NAMESPACE)
+    job, content, record = rendered.job, rendered.content, rendered.objects[0]
+    demand = {task.name: demand_of(task_objects(record, task)) for task in rendered.run.tasks}
+    return Run(job, content, plan(job, content), run.root), demand
 
 
 def sizes_of(run: Run) -> Sizes:

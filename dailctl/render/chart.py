@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import dailctl
 from dail_runtime.errors import SetupError, SpecError
 from dailctl.render.check import check_objects
+from dailctl.render.parse import Object, parse
 from dailctl.render.record import RunRecord, TaskRecord
 
 CHART = "dail-run"
@@ -30,12 +29,6 @@ ORDER = (
     "PyTorchJob",
 )
 """Kinds in the order in which they are applied: the record first, what runs last."""
-
-Object = dict[str, Any]
-"""A Kubernetes object, as its YAML."""
-
-# The C parser, where PyYAML has it (everywhere but on rare platforms), is ten times faster.
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def chart_folder() -> Path:
@@ -62,7 +55,9 @@ def render(values: Mapping[str, Any], namespace: str) -> list[Object]:
     documents = render_templates(values, run.name, namespace)
     objects = [one for text in documents for one in parse(text) if HOOK not in one["metadata"].get("annotations", {})]
     objects = in_order(objects)
-    problems = check_objects([*objects, *(one for task in run.tasks for one in task_objects(objects[0], task))])
+    problems = check_objects([*objects, *_distinct(objects[0], run.tasks)])
+    names = [task.object for task in run.tasks]
+    problems += [f"two tasks have the name {name}; rename a variant" for name in sorted({name for name in names if names.count(name) > 1})]
     if problems:
         raise SpecError("\n".join(problems))
     return objects
@@ -81,27 +76,26 @@ def render_templates(values: Mapping[str, Any], release: str, namespace: str) ->
     return [text for name, text in sorted(found.items()) if name.endswith(".yaml")]
 
 
-def parse(text: str) -> list[Object]:
-    """The objects of a YAML stream.
-
-    Raises:
-        SpecError: it is no YAML, or no objects.
-    """
-    try:
-        found = [one for one in yaml.load_all(text, Loader=_Loader) if one is not None]
-    except yaml.YAMLError as err:
-        raise SpecError(
-            f"the chart made YAML that cannot be read ({str(err).splitlines()[0]}); remove unusual characters from the job"
-        ) from None
-    for one in found:
-        if not isinstance(one, dict) or not {"apiVersion", "kind", "metadata"} <= set(one):
-            raise SpecError("the chart made something that is no Kubernetes object; remove unusual characters from the job")
-    return found
-
-
 def task_objects(record: Object, task: TaskRecord) -> list[Object]:
     """The objects of one task, from the record, in the order in which they are applied."""
     return in_order(parse(record["data"][task.manifests]))
+
+
+def _distinct(record: Object, tasks: Iterable[TaskRecord]) -> Iterator[Object]:
+    """The tasks' objects without those that differ from an earlier one in the task's names alone.
+
+    Names are letters, digits and '-', so such objects are alike in all that is checked. A run of many variants costs no more
+    than one of two.
+    """
+    seen = set()
+    for task in tasks:
+        for text in record["data"][task.manifests].split("\n---\n"):
+            kind = text
+            for name in (task.object, task.name, task.slug, task.stage):
+                kind = kind.replace(name, "-")
+            if kind not in seen:
+                seen.add(kind)
+                yield from parse(text)
 
 
 def in_order(objects: Iterable[Object]) -> list[Object]:

@@ -14,16 +14,12 @@ STANDARD = ("cpu", "memory", "ephemeral-storage")
 def check_objects(objects: Iterable[Mapping[str, Any]]) -> list[str]:
     """A sentence for each fault.
 
-    GPU request and limit that differ, unknown restart policies, least replicas above most, names that two objects share, pods without
-    restricted security.
+    GPU request and limit that differ, unknown restart policies, least replicas above most, variables set twice, pods without restricted
+    security.
     """
     found: list[str] = []
-    seen: set[tuple[str, str]] = set()
     for one in objects:
         who = f"{one['kind']} {one['metadata']['name']}"
-        if (one["kind"], one["metadata"]["name"]) in seen:
-            found.append(f"{who}: two objects have this name; rename the run or a variant")
-        seen.add((one["kind"], one["metadata"]["name"]))
         for where, pod in pods_of(one):
             found += [f"{who}: {where}{problem}" for problem in _pod_problems(pod)]
         if one["kind"] == "PyTorchJob":

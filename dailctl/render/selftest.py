@@ -11,7 +11,7 @@ from pathlib import Path
 from dail_runtime.errors import ClusterError, DailError
 from dail_runtime.spec import DailJob, plan
 from dail_runtime.store import open_store
-from dailctl.render.chart import parse
+from dailctl.render.parse import parse
 from dailctl.render.record import RunRecord, run_of_record, saved_job
 
 

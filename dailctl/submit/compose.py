@@ -6,11 +6,9 @@ from dataclasses import dataclass
 
 from dail_runtime.spec import plan
 from dailctl.kube.resources import Object
-from dailctl.render.chart import render, task_objects
-from dailctl.render.cluster_job import for_cluster
-from dailctl.render.record import RunRecord, run_of_record
-from dailctl.render.size import model_bytes
-from dailctl.render.values import run_values
+from dailctl.render.chart import task_objects
+from dailctl.render.of_job import render_job
+from dailctl.render.record import RunRecord
 from dailctl.runs import Run
 from dailctl.staging import Upload, uploads_of
 
@@ -43,14 +41,12 @@ def compose(run: Run, namespace: str) -> Submission:
         SpecError: the job cannot run on a cluster; the sentence says why.
         DataError, ModelError: a file it names is gone.
     """
-    job, content, inputs = for_cluster(run.job, run.content)
-    objects = render(run_values(job, content, model_bytes(run.job.spec.model.id)), namespace)
-    record = run_of_record(objects[0]["data"])
+    rendered = render_job(run.job, run.content, namespace)
     return Submission(
-        run=Run(job, content, plan(job, content), run.root),
-        record=record,
+        run=Run(rendered.job, rendered.content, plan(rendered.job, rendered.content), run.root),
+        record=rendered.run,
         namespace=namespace,
-        objects=tuple(objects),
-        stages=tuple(one for task in record.tasks for one in task_objects(objects[0], task)),
-        uploads=tuple(uploads_of(inputs, run.content)),
+        objects=rendered.objects,
+        stages=tuple(one for task in rendered.run.tasks for one in task_objects(rendered.objects[0], task)),
+        uploads=tuple(uploads_of(rendered.inputs, run.content)),
     )

@@ -1,0 +1,5 @@
+"""`python -m tests.golden` writes the goldens."""
+
+from tests.golden import update
+
+update()
