@@ -82,7 +82,9 @@ def run_values(job: DailJob, content: Mapping[str, str], size: int | None) -> di
 def _pool(pool: Pool) -> dict[str, Any]:
     values = pool.model_dump(mode="json")
     if pool.shm_size is None:
-        values["shmSize"] = f"{max(64, int(quantity(pool.memory) / SHM_SHARE / MEBI))}Mi"
+        size = max(64, int(quantity(pool.memory) / SHM_SHARE / MEBI))
+        # As the API server writes it, or tools that compare the cluster with Git would see a difference for ever.
+        values["shmSize"] = f"{size}Mi" if size % 1024 else f"{size // 1024}Gi"
     return values
 
 

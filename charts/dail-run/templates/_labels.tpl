@@ -29,7 +29,7 @@ name: {{ .task.object }}
 labels:
   {{- include "dail.labels" . | nindent 2 }}
   {{- with include "dail.queue" . }}
-  kueue.x-k8s.io/queue-name: {{ . }}
+  kueue.x-k8s.io/queue-name: {{ . | quote }}
   {{- end }}
 {{- with .task.reason }}
 annotations:
@@ -40,7 +40,7 @@ annotations:
 {{/* Metadata of an object that the run has once. Arguments: root, component. */}}
 {{- define "dail.metadata" -}}
 name: {{ .name | default .root.Values.run.name }}
-namespace: {{ .root.Release.Namespace }}
+namespace: {{ .root.Release.Namespace | quote }}
 labels:
   {{- include "dail.labels" . | nindent 2 }}
 {{- end }}

@@ -22,7 +22,7 @@ spec:
   restartPolicy: {{ . }}
   {{- end }}
   {{- if or $values.serviceAccount (not .record) }}
-  serviceAccountName: {{ include "dail.serviceAccount" .root }}
+  serviceAccountName: {{ include "dail.serviceAccount" .root | quote }}
   {{- end }}
   automountServiceAccountToken: {{ .token | default false }}
   enableServiceLinks: false
@@ -37,16 +37,16 @@ spec:
       type: RuntimeDefault
   {{- with $values.secrets.imagePull }}
   imagePullSecrets:
-    - name: {{ . }}
+    - name: {{ . | quote }}
   {{- end }}
   {{- with $pool.scheduler }}
-  schedulerName: {{ . }}
+  schedulerName: {{ . | quote }}
   {{- end }}
   {{- with $pool.priorityClass }}
-  priorityClassName: {{ . }}
+  priorityClassName: {{ . | quote }}
   {{- end }}
   {{- with $pool.runtimeClass }}
-  runtimeClassName: {{ . }}
+  runtimeClassName: {{ . | quote }}
   {{- end }}
   {{- with $pool.nodeSelector }}
   nodeSelector:
@@ -108,7 +108,7 @@ spec:
           readOnly: true
         {{- end }}
         {{- range $pool.volumes }}
-        - name: {{ .name }}
+        - name: {{ .name | quote }}
           mountPath: {{ .mountPath | quote }}
           {{- if .readOnly }}
           readOnly: true
@@ -126,7 +126,7 @@ spec:
     - name: cache
       {{- with include "dail.claim" .root }}
       persistentVolumeClaim:
-        claimName: {{ . }}
+        claimName: {{ . | quote }}
       {{- else }}
       emptyDir: {}
       {{- end }}
@@ -136,7 +136,7 @@ spec:
         name: {{ $values.run.name }}
     {{- end }}
     {{- range $pool.volumes }}
-    - name: {{ .name }}
+    - name: {{ .name | quote }}
       {{- toYaml .source | nindent 6 }}
     {{- end }}
 {{- end }}
@@ -188,15 +188,15 @@ limits:
 {{- end }}
 {{- with $values.storage.credentialsSecret }}
 - name: AWS_ACCESS_KEY_ID
-  valueFrom: {secretKeyRef: {name: {{ . }}, key: AWS_ACCESS_KEY_ID}}
+  valueFrom: {secretKeyRef: {name: {{ . | quote }}, key: AWS_ACCESS_KEY_ID}}
 - name: AWS_SECRET_ACCESS_KEY
-  valueFrom: {secretKeyRef: {name: {{ . }}, key: AWS_SECRET_ACCESS_KEY}}
+  valueFrom: {secretKeyRef: {name: {{ . | quote }}, key: AWS_SECRET_ACCESS_KEY}}
 - name: AWS_SESSION_TOKEN
-  valueFrom: {secretKeyRef: {name: {{ . }}, key: AWS_SESSION_TOKEN, optional: true}}
+  valueFrom: {secretKeyRef: {name: {{ . | quote }}, key: AWS_SESSION_TOKEN, optional: true}}
 {{- end }}
 {{- with $values.secrets.hfToken }}
 - name: HF_TOKEN
-  valueFrom: {secretKeyRef: {name: {{ . }}, key: HF_TOKEN}}
+  valueFrom: {secretKeyRef: {name: {{ . | quote }}, key: HF_TOKEN}}
 {{- end }}
 {{- if $values.offline }}
 - name: HF_HUB_OFFLINE
@@ -223,9 +223,9 @@ limits:
 - {{ toYaml . | nindent 2 | trim }}
 {{- end }}
 {{- range $pool.env }}
-- name: {{ .name }}
+- name: {{ .name | quote }}
   {{- if .secret }}
-  valueFrom: {secretKeyRef: {name: {{ .secret.name }}, key: {{ .secret.key }}}}
+  valueFrom: {secretKeyRef: {name: {{ .secret.name | quote }}, key: {{ .secret.key | quote }}}}
   {{- else }}
   value: {{ .value | quote }}
   {{- end }}

@@ -1,0 +1,175 @@
+"""The chart by Helm's own means: lint, a schema that refuses what it does not know, and an install that makes dailctl's objects."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import helm_python
+import pytest
+import yaml
+
+import dail_runtime
+from dail_runtime.errors import SetupError, SpecError
+from dailctl.render.chart import HOOK, chart_folder, in_order, render
+from dailctl.render.check import check_objects
+from dailctl.render.parse import parse
+from dailctl.render.texts import as_yaml
+from tests.golden import CASES, NAMESPACE, rendered
+from tests.lab.cluster import Cluster
+from tests.support.jobs import a_job, chart_values
+
+ROOT = Path(__file__).parents[2]
+
+
+def values_of(case: str) -> dict[str, Any]:
+    """Values of a golden case, to change."""
+    return copy.deepcopy(dict(rendered(case).values))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_helm_lint_finds_nothing(case: str) -> None:
+    report = helm_python.lint(chart_folder(), values_of(case), strict=True, namespace=NAMESPACE)
+    assert [one for one in report["messages"] if one["severity"] >= 2] == []
+    assert not report["errors"]
+
+
+def test_schema_and_table_are_what_the_comments_of_values_yaml_say() -> None:
+    subprocess.run([sys.executable, ROOT / "tools" / "chart_docs.py", "--check"], check=True)
+
+
+def test_the_charts_version_is_dails() -> None:
+    chart = yaml.safe_load((chart_folder() / "Chart.yaml").read_text())
+    assert chart["version"] == chart["appVersion"] == dail_runtime.__version__
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_values_say_everything_that_the_schema_knows_and_nothing_else(case: str) -> None:
+    schema = json.loads((chart_folder() / "values.schema.json").read_text())
+    given = values_of(case)
+    assert set(given) | {"conductor", "global"} == set(schema["properties"])
+    assert set(given["pools"]["rewrite"]) == set(schema["properties"]["pools"]["properties"]["rewrite"]["properties"])
+
+
+PLACES: list[tuple[tuple[str | int, ...], Any]] = [
+    (("nodeselector",), {}),
+    (("run", "uri"), "s3://x"),
+    (("run", "tasks", 0, "gpu"), 1),
+    (("pools", "gpu"), {}),
+    (("pools", "train", "gpu"), 1),
+    (("pools", "train", "tolerations"), [{"keys": "x"}]),
+    (("pools", "control", "env"), [{"name": "X", "valueFrom": {}}]),
+    (("timeouts", "start"), 1),
+    (("record", "status.json"), "{}"),
+    (("image",), None),
+    (("retries",), -1),
+    (("pools", "train", "gpus"), "8"),
+    (("run", "jobDigest"), "xyz"),
+]
+
+
+@pytest.mark.parametrize(("place", "value"), PLACES, ids=lambda one: ".".join(map(str, one)) if isinstance(one, tuple) else None)
+def test_unknown_keys_and_wrong_values_are_refused(place: tuple[str | int, ...], value: Any) -> None:
+    values = values_of("mig")
+    inner: Any = values
+    for part in place[:-1]:
+        inner = inner[part]
+    inner[place[-1]] = value
+    with pytest.raises(SpecError, match="the chart refuses the job: ") as caught:
+        render(values, NAMESPACE)
+    assert "\n" not in str(caught.value)
+    assert str(place[-1]) in str(caught.value) or value is None
+
+
+def test_default_values_alone_are_refused_with_what_is_missing() -> None:
+    with helm_python.Chart.load(chart_folder()) as chart, pytest.raises(helm_python.HelmError, match="run"):
+        chart.render({}, name="x", namespace="y")
+
+
+def test_a_values_file_written_by_dailctl_is_what_helm_takes() -> None:
+    text = as_yaml([rendered("a100_pool").values]).removeprefix("---\n")
+    values = helm_python.values_from_yaml(text)
+    assert render(values, NAMESPACE) == list(rendered("a100_pool").objects)
+
+
+def test_rendering_is_deterministic_and_independent_of_the_order_of_keys() -> None:
+    values = values_of("multi_node")
+    turned = json.loads(json.dumps(values, sort_keys=True))
+    assert render(turned, NAMESPACE) == render(values, NAMESPACE) == list(rendered("multi_node").objects)
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("case", ["laptop_kind", "air_gapped"])
+def test_a_plain_helm_install_makes_the_objects_of_dailctl_and_leaves_nothing(
+    control_plane: Cluster, namespace: str, tmp_path: Path, case: str
+) -> None:
+    values = values_of(case)
+    expected = render(values, namespace)
+    archive = helm_python.package(chart_folder(), destination=tmp_path)
+    with helm_python.Config(kubeconfig_path=control_plane.kubeconfig, namespace=namespace) as helm:
+        release = helm.install(archive, "any-name", values, namespace=namespace)
+        assert release["status"] == "deployed"
+        assert values["run"]["name"] in release.get("notes", values["run"]["name"])
+        assert in_order(one for one in parse(release["manifest"]) if HOOK not in one["metadata"].get("annotations", {})) == expected
+        for one in expected:
+            live = control_plane.get(one["kind"], one["metadata"]["name"], namespace)
+            assert missing(live, without_managed_by(one)) == []
+        again = helm.upgrade(archive, "any-name", values, namespace=namespace)
+        assert again["status"] == "deployed"
+        helm.uninstall("any-name")
+    for one in expected:
+        listed = control_plane.kubectl(
+            "get", one["kind"], f"--namespace={namespace}", "--output=name", "--selector=app.kubernetes.io/name=dail"
+        )
+        assert one["metadata"]["name"] not in listed
+
+
+def without_managed_by(one: dict[str, Any]) -> dict[str, Any]:
+    """Helm puts its own name into this label."""
+    labels = {key: value for key, value in one["metadata"]["labels"].items() if key != "app.kubernetes.io/managed-by"}
+    return {**one, "metadata": {**one["metadata"], "labels": labels}}
+
+
+def missing(live: Any, wanted: Any, path: str = "") -> list[str]:
+    """Where `live`, which has defaults beside it, is not what is wanted."""
+    if isinstance(wanted, dict):
+        found = [missing(live.get(key), value, f"{path}.{key}") for key, value in wanted.items()] if isinstance(live, dict) else [[path]]
+        return [place for places in found for place in places]
+    if isinstance(wanted, list) and isinstance(live, list) and len(live) == len(wanted):
+        return [place for one, other in zip(live, wanted, strict=True) for place in missing(one, other, path)]
+    return [] if live == wanted else [f"{path}: {live!r} is not {wanted!r}"]
+
+
+def test_a_chart_without_its_folder_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("dailctl.__file__", str(tmp_path / "dailctl" / "__init__.py"))
+    with pytest.raises(SetupError, match="install dail again"):
+        chart_folder()
+
+
+def test_checks_that_no_api_server_makes() -> None:
+    values = chart_values(a_job(train={"workers": 2}, cluster={"pools": {"train": {"gpus": 2}}}))
+    objects = render(values, NAMESPACE)
+    training = next(one for one in parse(objects[0]["data"]["05-train-tuned.yaml"]))
+    assert check_objects([training]) == []
+    worker = training["spec"]["pytorchReplicaSpecs"]["Worker"]
+    worker["restartPolicy"] = "Sometimes"
+    container = worker["template"]["spec"]["containers"][0]
+    container["resources"]["requests"]["nvidia.com/gpu"] = 1
+    container["env"].append({"name": "HOME", "value": "/"})
+    container["securityContext"]["allowPrivilegeEscalation"] = True
+    worker["template"]["spec"]["securityContext"]["runAsNonRoot"] = False
+    training["spec"]["elasticPolicy"] = {"minReplicas": 3, "maxReplicas": 2}
+    found = "\n".join(check_objects([training]))
+    for told in (
+        "restart policy 'Sometimes'",
+        "request of nvidia.com/gpu is not its limit",
+        "HOME is set twice",
+        "gain privileges",
+        "run as root",
+        "outside",
+    ):
+        assert told in found
