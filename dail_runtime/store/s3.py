@@ -1,8 +1,8 @@
 """Objects in an S3 bucket: sha256 in the object's metadata, multipart for large files, conditional writes for exclusive ones.
 
 An S3 object appears whole or not at all, together with its metadata, so that content and digest always belong together.
-A killed multipart upload leaves parts that no reader sees; a lifecycle rule of the bucket (AbortIncompleteMultipartUpload)
-removes them.
+A killed multipart upload leaves parts that no reader sees. The next upload of the same key removes them; where none follows, a
+lifecycle rule of the bucket does (AbortIncompleteMultipartUpload).
 """
 
 from __future__ import annotations
@@ -105,6 +105,7 @@ class S3Store:
                 sha.update(chunk)
             file.seek(0)
             with self._request(key) as (client, place):
+                _abort_earlier_uploads(client, place)
                 client.upload_fileobj(file, **place, ExtraArgs={"Metadata": {_SHA256: sha.hexdigest()}}, Config=TRANSFER)
             after = path.stat()
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
@@ -234,6 +235,16 @@ def _until_sound(attempt: Callable[[], _T]) -> _T:
             if tried >= flaw.tries:
                 raise flaw.error from flaw
             time.sleep(random.uniform(0, 0.25 * 2**tried))
+
+
+def _abort_earlier_uploads(client: S3Client, place: Mapping[str, str]) -> None:
+    """Free the parts that killed uploads of this key left. A key has one writer; of two, the later one goes on."""
+    # Who may not list or abort uploads may still upload, and some servers know neither.
+    with contextlib.suppress(ClientError):
+        pages = client.get_paginator("list_multipart_uploads").paginate(Bucket=place["Bucket"], Prefix=place["Key"])
+        for upload in (one for page in pages for one in page.get("Uploads", [])):
+            if upload["Key"] == place["Key"]:
+                client.abort_multipart_upload(Bucket=place["Bucket"], Key=place["Key"], UploadId=upload["UploadId"])
 
 
 def _digest_in(metadata: Mapping[str, str]) -> str | None:

@@ -1,8 +1,8 @@
-"""Seven trials for every arm, on the development split: `python -m examples.tinymath.tune --runs FOLDER`.
+"""Four trials for every arm, on the development split: `python -m examples.tinymath.tune --runs FOLDER`.
 
-All arms get the same number of trials and the same number of passes over the traces. The first five look for a learning rate and
-a batch size, which every arm has; the last two for the knob that belongs to the arm alone. Each round keeps the best of the arm
-so far. Prints pass@1 of every trial; the test split is not touched.
+All arms get the same number of trials and the same number of passes over the traces. The first two are about the learning rate,
+which every arm has; the last two, at the better of those, about the one knob that is the arm's own. Prints pass@1 of every trial;
+the test split is not touched.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from examples.tinymath.experiment import Outcome, measure, variation
 EPOCHS = 8
 SAMPLES = 4
 """Answers to each problem."""
-RATES = (2e-3, 4e-3, 8e-3)
+RATES = (2e-3, 4e-3)
 
 Settings = Mapping[str, Any]
 """What a trial changes in the job's `train` section."""
@@ -54,8 +54,7 @@ Trial = tuple[Settings, float]
 def rounds(arm: Arm) -> Sequence[Callable[[Settings], Sequence[Settings]]]:
     """The rounds of a search; each makes of the best settings so far those that it tries."""
     return (
-        lambda best: [{**best, "learningRate": rate, "batchSize": 8} for rate in RATES],
-        lambda best: [{**best, "batchSize": 4, "learningRate": best["learningRate"] * factor} for factor in (0.5, 1.0)],
+        lambda best: [{**best, "learningRate": rate} for rate in RATES],
         lambda best: [{**best, **own} for own in arm.own],
     )
 
@@ -73,13 +72,13 @@ def search(arm: Arm, measure: Callable[[int, Sequence[Settings]], Sequence[float
 
 def table(found: Mapping[str, Sequence[Trial]]) -> str:
     """Markdown: a row for each trial, the arm's best in bold."""
-    lines = ["| arm | learning rate | batch | own knob | dev pass@1 |", "|---|---|---|---|---|"]
+    lines = ["| arm | learning rate | own knob | dev pass@1 |", "|---|---|---|---|"]
     for arm, trials in found.items():
         best = max(value for _, value in trials)
         for settings, value in trials:
             own = {key: settings[key] for one in ARMS[arm].own for key in one if key in settings and key != "epochs"}
             shown = f"**{value:.1%}**" if value == best else f"{value:.1%}"
-            lines.append(f"| {arm} | {settings['learningRate']:g} | {settings['batchSize']} | {_told(own)} | {shown} |")
+            lines.append(f"| {arm} | {settings['learningRate']:g} | {_told(own)} | {shown} |")
     return "\n".join(lines)
 
 

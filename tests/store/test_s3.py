@@ -93,6 +93,20 @@ def test_a_failed_upload_leaves_the_old_object_and_no_parts(bucket: Bucket, prox
 
 
 @pytest.mark.usefixtures("small_parts")
+def test_an_upload_frees_the_parts_of_killed_uploads_of_its_key_and_no_others(bucket: Bucket, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_bytes(os.urandom(11 * MB))
+    client = boto3.session.Session().client("s3", endpoint_url=bucket.server.endpoint)
+    for key in ("p/model", "p/model", "p/model-2"):
+        killed = client.create_multipart_upload(Bucket=bucket.name, Key=key)["UploadId"]
+        client.upload_part(Bucket=bucket.name, Key=key, UploadId=killed, PartNumber=1, Body=os.urandom(5 * MB))
+    store = bucket.store("p")
+    info = store.put_file("model", source)
+    assert store.head("model") == info
+    assert [one["Key"] for one in client.list_multipart_uploads(Bucket=bucket.name).get("Uploads", [])] == ["p/model-2"]
+
+
+@pytest.mark.usefixtures("small_parts")
 def test_a_file_that_changes_during_its_upload_is_noticed(bucket: Bucket, proxy: FaultyProxy, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(os.urandom(11 * MB))

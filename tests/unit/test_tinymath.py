@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from dail_runtime.evaluate.grading import Grader
 from dail_runtime.prompts.landmarks import landmarks
 from dail_runtime.spec.load import load_job
+from dail_runtime.spec.train import TrainSpec
+from examples.tinymath import tune
 from examples.tinymath.lessons import IGNORED, JUMP_NEGATIVE, JUMP_PRIVILEGED, Course, Encoder, batches, draw_lesson, wording
 from examples.tinymath.pretrain import build_model, build_tokenizer, pretrain, respond
 from examples.tinymath.problems import HERE, JUMP, ODD, RULES, SPLITS, draw, file_of
@@ -170,15 +173,38 @@ def test_the_job_files_are_valid_and_word_the_contexts_alike(name: str) -> None:
     assert "dev.jsonl" not in "".join(one.path for one in job.spec.data.evaluation)
 
 
-def test_every_variant_of_the_job_has_the_same_budget() -> None:
+def test_every_arm_of_the_job_makes_as_many_passes_and_the_control_differs_by_its_reference_alone() -> None:
     spec = load_job(HERE / "job.yaml").spec
     assert spec.variant_names() == ("contrastive", "distill", "nll", "sft", "control")
     assert spec.primary() == "contrastive"
-    budgets = {
-        (train.epochs, train.learning_rate, train.batch_size, train.lora)
-        for train in (spec.settings(one).train for one in spec.variant_names())
-    }
-    assert len(budgets) == 1
+    train = {name: spec.settings(name).train for name in spec.variant_names()}
+    passes = {one.epochs + (one.warmup.epochs if one.warmup else 0) for one in train.values()}
+    assert (passes, {(one.batch_size, one.lora.r) for one in train.values()}) == ({tune.EPOCHS}, {(8, 32)})
+    assert train["control"] == train["contrastive"].model_copy(update={"reference": "other"})
+
+
+@pytest.mark.parametrize("arm", tune.ARMS)
+def test_every_arm_gets_the_same_number_of_trials_and_goes_on_with_its_best(arm: str) -> None:
+    values = iter([0.1, 0.3, 0.2, 0.25])
+    counted = []
+
+    def measure(before: int, asked: Sequence[tune.Settings]) -> list[float]:
+        counted.append((before, len(asked)))
+        return [next(values) for _ in asked]
+
+    trials = tune.search(tune.ARMS[arm], measure)
+    assert counted == [(0, 2), (2, 2)]
+    base = {**tune.ARMS[arm].fixed, "epochs": tune.EPOCHS}
+    assert [settings for settings, _ in trials] == [
+        *({**base, "learningRate": rate} for rate in tune.RATES),
+        *({**base, "learningRate": tune.RATES[1], **own} for own in tune.ARMS[arm].own),
+    ]
+    for settings, _ in trials:
+        train = TrainSpec.model_validate(settings)
+        assert train.epochs + (train.warmup.epochs if train.warmup else 0) == tune.EPOCHS
+    shown = tune.table({arm: trials}).splitlines()
+    assert len(shown) == 2 + len(trials)
+    assert [line.endswith("**30.0%** |") for line in shown[2:]] == [False, True, False, False]
 
 
 def test_the_committed_model_is_small_safe_and_solves_ordinary_problems(encoder: Encoder) -> None:
