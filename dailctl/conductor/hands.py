@@ -13,6 +13,7 @@ from dail_runtime.errors import DailError
 from dail_runtime.stages.usage import add_usage
 from dailctl.conductor.archive import Archive
 from dailctl.conductor.decide import ATTEMPT, Live, Note
+from dailctl.conductor.eyes import RUN_LABEL, TASK_LABEL
 from dailctl.conductor.status import KEY, MANAGER, SUMMARY, RunStatus, summary_of
 from dailctl.conductor.store import RunStore
 from dailctl.conductor.usage import Meter
@@ -86,9 +87,11 @@ class Hands:
         leaving = [one for one in live.objects if not one["metadata"].get("deletionTimestamp")]
         if not leaving:
             return []
-        said = archive.finish(archive.take(task, attempt, live.pods, every=True))
+        # Asked anew: the watch of the pods may be behind that of the workload, and this is the last moment.
+        pods = self._client.select(POD, labels=f"{RUN_LABEL}={self._record.name},{TASK_LABEL}={self._record.task(task).slug}")
+        said = archive.finish(archive.take(task, attempt, pods, every=True))
         meter = self._meters.pop((task, attempt), Meter())
-        meter.see(live.pods, datetime.now(UTC))
+        meter.see(pods, datetime.now(UTC))
         used = meter.usage()
         if used is not None:
             # Killed between this and the deletion, the successor adds the same pods again: a little too much, never too little.

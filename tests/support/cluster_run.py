@@ -1,0 +1,173 @@
+"""A run on the control-plane lab: its job file, its bucket and secret, a node whose pods are processes, and what became of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dailctl.conductor.status import RunStatus, read_status
+from dailctl.kube import Client, load_access
+from dailctl.kube.resources import CONFIG_MAP, Object, name_of
+from dailctl.runs import run_of_file
+from dailctl.submit.compose import Submission, compose
+from tests.lab.control_plane import ControlPlane
+from tests.support.cli import Said, dailctl
+from tests.support.process_kubelet import REPOSITORY, ProcessKubelet, as_here, kubelet_on
+from tests.support.s3 import Bucket
+
+KINDS = "all,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,leases,poddisruptionbudgets,pytorchjobs,pvc"
+"""Every kind that a run may leave behind."""
+REPORT = {"report.json": json.dumps({"sets": {}, "verdict": {"sentence": "It is better.", "gain": True}}), "report.html": "<p>better</p>"}
+
+
+def scripted(command: Sequence[str]) -> Sequence[str]:
+    """Stages play a script (tests/support/scripted_stage.py), servers and all but the first training pod only wait; conductors are real."""
+    words = list(command)
+    if words[:2] == ["python", "-m"] and words[2] in ("dail_runtime.stages", "dail_runtime.train.launch"):
+        return [sys.executable, "-m", "tests.support.scripted_stage", *words[3:]]
+    if words[:2] == ["python", "-m"] and words[2] == "dail_runtime.serve":
+        return [sys.executable, "-c", "import signal; signal.pause()"]
+    return as_here(command)
+
+
+@dataclass
+class ClusterRun:
+    """One job on the lab."""
+
+    lab: ControlPlane
+    namespace: str
+    bucket: Bucket
+    kubelet: ProcessKubelet
+    folder: Path
+    kubeconfig: Path
+    """Whose user submits."""
+    said: list[Said]
+
+    @property
+    def file(self) -> Path:
+        """The job file."""
+        return self.folder / "job.yaml"
+
+    def write(self, **spec: Any) -> None:
+        """The job file, with these sections replaced."""
+        pool = {"cpu": "100m", "memory": "64Mi", "nodeSelector": {"test": self.namespace}}
+        body: dict[str, Any] = {
+            "model": {"id": str(REPOSITORY / "examples/tinymath/model"), "dtype": "float32"},
+            "data": {
+                "solutions": str(REPOSITORY / "examples/tinymath/expert.jsonl"),
+                "limit": 8,
+                "evaluation": [{"name": "test", "path": str(REPOSITORY / "examples/tinymath/test.jsonl")}],
+            },
+            "storage": {"uri": self.bucket.uri, "endpoint": self.bucket.server.endpoint, "credentialsSecret": "s3"},
+            "evaluate": {"teacherCheck": False},
+            "cluster": {
+                "namespace": self.namespace,
+                "image": "localhost/dail:1",
+                "pools": {"control": pool, "rewrite": {**pool, "gpus": 1}, "train": {**pool, "gpus": 1}},
+            },
+        }
+        for name, section in spec.items():
+            body[name] = {**body.get(name, {}), **section}
+        job = {"apiVersion": "dail/v1alpha1", "kind": "DailJob", "metadata": {"name": "job"}, "spec": body}
+        self.file.write_text(yaml.safe_dump(job))
+
+    def script(self, **says: Sequence[str]) -> None:
+        """What the stages' successive attempts do, by task (`train__tuned` is train/tuned): see scripted_stage. Submit afterwards."""
+        submission = self.submission()
+        plan = {task.name: {"prefix": task.prefix, "digest": task.digest, "inputs": dict(task.inputs)} for task in submission.run.tasks}
+        files = {name: (REPORT if name == "report" else {"result.txt": f"of {name}"}) for name in plan}
+        path = self.folder / "script.json"
+        path.write_text(json.dumps({"plan": plan, "files": files, "says": {name.replace("__", "/"): list(w) for name, w in says.items()}}))
+        self.kubelet.environment |= {"SCRIPT": str(path), "BUCKETS": str(self.bucket.server.folder)}
+
+    def submission(self) -> Submission:
+        """What the job file composes to."""
+        return compose(run_of_file(self.file), self.namespace)
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.submission().name
+
+    def submit(self, *words: str) -> Said:
+        """`dailctl submit -f JOB --yes WORDS` in this process."""
+        said = dailctl("submit", "-f", self.file, "--kubeconfig", self.kubeconfig, "--yes", *words)
+        self.said.append(said)
+        return said
+
+    def submitting(self, *words: str) -> subprocess.Popen[str]:
+        """The same in a process of its own."""
+        command = [sys.executable, "-m", "dailctl", "submit", "-f", str(self.file), "--kubeconfig", str(self.kubeconfig), "--yes", *words]
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def client(self) -> Client:
+        """An administrator's."""
+        return Client(load_access(self.lab.kubeconfig, namespace=self.namespace), patience=60)
+
+    def status(self) -> RunStatus | None:
+        """As the record has it now."""
+        found = self.client().find(CONFIG_MAP, self.name)
+        return read_status(found.get("data") or {}) if found is not None else None
+
+    def until(self, reached: Callable[[RunStatus], bool], seconds: float = 120) -> RunStatus:
+        """Wait for a status."""
+        end = time.monotonic() + seconds
+        while True:
+            status = self.status()
+            if status is not None and reached(status):
+                return status
+            if time.monotonic() > end:
+                raise AssertionError(f"not reached in {seconds} s: {status}\n{self.kubelet.log_of(self.name + '-conductor')[-3000:]}")
+            time.sleep(0.1)
+
+    def left(self) -> set[str]:
+        """What is in the namespace, besides what every namespace has: `configmap/x`."""
+        found = json.loads(self.lab.kubectl("get", KINDS, "--namespace", self.namespace, "--output=json"))["items"]
+        names = {f"{one['kind'].lower()}/{name_of(one)}" for one in found}
+        return {one for one in names if one not in ("configmap/kube-root-ca.crt", "serviceaccount/default")}
+
+    def until_only_the_record_is_left(self, seconds: float = 120) -> None:
+        """Wait for it."""
+        end = time.monotonic() + seconds
+        while (left := self.left()) != {f"configmap/{self.name}"}:
+            assert time.monotonic() < end, f"still there: {left}"
+            time.sleep(0.5)
+
+    def results(self) -> dict[str, str]:
+        """Every result object of every task -> its sha256, as the manifests list them."""
+        found = {}
+        for task in self.submission().run.tasks:
+            manifest = json.loads(self.submission().run.root.get(f"{task.prefix}/_manifest.json"))
+            found |= {f"{task.prefix}/{one['key']}": one["sha256"] for one in manifest["objects"]}
+        return found
+
+    def conductor(self) -> str:
+        """The pod of the conductor at work."""
+        return next(iter(self.kubelet.pods(f"{self.name}-conductor")))
+
+    def objects(self, kind: str) -> list[Object]:
+        """The run's objects of a kind."""
+        return list(self.lab.get(kind, namespace=self.namespace, selector=f"dail.dev/run={self.name}")["items"])
+
+
+@contextlib.contextmanager
+def cluster_run(lab: ControlPlane, namespace: str, bucket: Bucket, folder: Path, command: Any = scripted) -> Iterator[ClusterRun]:
+    """A job file, a secret with the bucket's credentials, and a node; nothing is submitted yet."""
+    credentials = {name: bucket.server.environment()[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    lab.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s3"}, "stringData": credentials}, namespace=namespace)
+    (folder / "pods").mkdir()
+    with kubelet_on(lab, namespace, folder / "pods", command) as kubelet:
+        run = ClusterRun(lab, namespace, bucket, kubelet, folder, lab.kubeconfig, [])
+        run.write()
+        yield run
