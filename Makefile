@@ -1,5 +1,5 @@
 # Every target sets up all it needs: `make demo` and `make test` work in a fresh clone on a fresh machine.
-# Needed beforehand: Python 3.11 or 3.12 with venv, make. `make test` also uses Go (a real S3 server) and Chromium.
+# Needed beforehand: Python 3.11 or 3.12 with venv, make. `make test` also uses Go (a real S3 server, a real Kubernetes cluster) and Chromium.
 
 PYTHON ?= $(shell for p in python3.12 python3.11 python3; do command -v $$p >/dev/null && \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null && { command -v $$p; break; }; done)

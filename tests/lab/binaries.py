@@ -62,7 +62,7 @@ MODULES = [
         flags="-X github.com/containerd/containerd/v2/version.Version={version}",
         tags="no_btrfs no_zfs no_devmapper",
     ),
-    Module("coredns", {"coredns": "github.com/coredns/coredns"}),
+    Module("coredns", {"coredns": "lab/coredns"}),
     Module("podtool", {"podtool": "lab/podtool"}),
 ]
 OWNER = {name: module for module in MODULES for name in module.programs}

@@ -41,14 +41,17 @@ runtime_type = "io.containerd.runc.v2"
 bin_dirs = ["/usr/lib/cni"]
 conf_dir = "{folder}/cni"
 """
-COREFILE = """.:53 {{
+COREFILE = """cluster.local:53 in-addr.arpa:53 {{
     bind {address}
     errors
     kubernetes cluster.local in-addr.arpa {{
         kubeconfig {kubeconfig} lab
         ttl 2
     }}
-    # There is no way to the outside.
+}}
+# There is no way to the outside.
+.:53 {{
+    bind {address}
     template ANY ANY {{
         rcode NXDOMAIN
     }}

@@ -63,16 +63,19 @@ def test_an_image_that_is_nowhere_is_not_pulled(node: Node, node_namespace: str)
 
 
 def test_a_pytorch_job_of_two_pods_succeeds(node: Node, node_namespace: str) -> None:
-    # The worker waits for the master's name before it starts, in the operator's own init container.
-    replicas = {
-        kind: {"replicas": 1, "restartPolicy": "ExitCode", "template": {"spec": template("sleep", "1", name="pytorch")}}
-        for kind in ("Master", "Worker")
-    }
-    for replica in replicas.values():
-        del replica["template"]["spec"]["restartPolicy"]  # type: ignore[index]
+    # The worker waits for the master's name before it starts, in an init container of the operator's. The job ends with its master.
+    seconds = {"Master": "15", "Worker": "0.1"}
+    replicas = {kind: {"replicas": 1, "restartPolicy": "ExitCode", "template": {"spec": worker(time)}} for kind, time in seconds.items()}
     job = {"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "metadata": {"name": "train"}, "spec": {"pytorchReplicaSpecs": replicas}}
     node.apply(job, namespace=node_namespace)
     node.kubectl("wait", "pytorchjob/train", "--for=condition=Succeeded", "--timeout=90s", f"--namespace={node_namespace}")
+    assert [phase(node, node_namespace, f"train-{name}-0") for name in ("master", "worker")] == ["Succeeded", "Succeeded"]
+
+
+def worker(seconds: str) -> Object:
+    spec = template("sleep", seconds, name="pytorch")
+    del spec["restartPolicy"]  # the operator's to decide
+    return spec
 
 
 def test_pods_find_services_by_name_and_reach_them(node: Node, node_namespace: str) -> None:
