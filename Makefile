@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements/constraints.txt --override requirements/overrides.txt
 EXTRAS := runtime,vllm,cluster,dev
 
-.PHONY: demo test check format bench bench-% constraints schema golden chart-docs clean
+.PHONY: demo test check format bench bench-% constraints schema verify manifests golden chart-docs clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -50,9 +50,17 @@ constraints: $(READY) ## resolve requirements/constraints.txt anew
 	@$(BIN)/uv pip compile --quiet pyproject.toml requirements/tools.in --all-extras --override requirements/overrides.txt \
 		--python-version 3.11 --no-header --no-annotate --no-emit-index-url --no-emit-find-links --upgrade -o requirements/constraints.txt
 
-schema: $(READY) ## write schema/: the job file's, and those of what the verbs print
+schema: $(READY) ## write schema/dailjob.schema.json
 	@$(BIN)/dailctl schema > schema/dailjob.schema.json
-	@$(BIN)/python -m dailctl.observe.schemas
+
+verify: $(READY) ## whether everything that is generated is what its sources say
+	@$(BIN)/python tools/chart_docs.py --check
+	@$(BIN)/python tools/manifests.py --check
+	@$(BIN)/dailctl schema | cmp - schema/dailjob.schema.json
+	@$(BIN)/python -m dailctl.exits | cmp - docs/exit-codes.md
+
+manifests: $(READY) ## render manifests/overlays anew
+	@$(BIN)/python tools/manifests.py
 
 golden: $(READY) ## render tests/golden anew; look at the difference before it is committed
 	@$(BIN)/python -m tests.golden

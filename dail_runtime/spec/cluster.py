@@ -130,6 +130,8 @@ class ClusterSpec(Section):
     """Time limits."""
     network_policy: bool = True
     """Let only pods of the run talk to its servers and workers; offline, also keep its pods to the storage."""
+    metrics_port: int | None = Field(default=9400, ge=1024, le=65535)
+    """Port on which the conductor and every stage serve metrics (Prometheus); null: none."""
     keep_conductor: bool = False
     """Keep the finished conductor Job and its rights. For Argo CD and Flux, which would make them anew; they cost nothing."""
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dailctl import output
 from dailctl.cli.options import Job, Overrides
+
+if TYPE_CHECKING:
+    from dail_runtime.spec import DailJob
+    from dailctl.render.of_job import Rendered
+    from dailctl.render.parse import Object
 
 
 class Kind(StrEnum):
@@ -33,13 +39,15 @@ def render(
     to: Annotated[
         Path | None, typer.Option("--to", metavar="FOLDER", help="Write a file for each object and a kustomization.yaml into FOLDER.")
     ] = None,
+    upload: Annotated[
+        bool, typer.Option("--upload", help="Also bring local data and models that the job names to its store, as submit does.")
+    ] = False,
     overrides: Overrides = None,
 ) -> None:
     """Print the Kubernetes objects of a job.
 
     The same job gives the same objects, under names that carry its digest: applying them twice changes nothing, and a
-    changed job is a new run. `dailctl submit` applies the same objects. Local data that the job names has to be in the store
-    before the run starts; submit uploads it.
+    changed job is a new run. `dailctl submit` applies the same objects. No cluster is needed.
     """
     from dail_runtime.spec.content import content_of
     from dail_runtime.spec.load import load_job, resolve_paths
@@ -49,7 +57,8 @@ def render(
 
     path = file if file is not None else the_job_file()
     job = resolve_paths(load_job(path, overrides or ()), path.absolute().parent)
-    rendered = render_job(job, content_of(job), _namespace(namespace) or job.spec.cluster.namespace or DEFAULT_NAMESPACE)
+    content = content_of(job)
+    rendered = render_job(job, content, _namespace(namespace) or job.spec.cluster.namespace or DEFAULT_NAMESPACE)
     for sentence in unpinned(job):
         output.warn(sentence)
     if to is not None:
@@ -62,8 +71,11 @@ def render(
         output.data("".join(f"{one['kind'].lower()}/{one['metadata']['name']}\n" for one in rendered.objects))
     else:
         output.document({"apiVersion": "v1", "kind": "List", "items": list(rendered.objects)}, output.Document.JSON)
-    for one in rendered.inputs:
-        output.talk(f"{one.path} has to be at {rendered.run.run_uri}/{one.key} before the run starts; dailctl submit uploads it")
+    if upload:
+        _upload(rendered, job, content)
+    elif rendered.inputs:
+        paths = ", ".join(one.path for one in rendered.inputs)
+        output.talk(f"local data is not in the store yet unless it was uploaded before ({paths}); say --upload, or use dailctl submit")
 
 
 def _namespace(name: str | None) -> str | None:
@@ -76,7 +88,19 @@ def _namespace(name: str | None) -> str | None:
         raise UsageError(f"--namespace: {err}") from None
 
 
-def _write(folder: Path, objects: tuple[dict[str, object], ...], run: str) -> None:
+def _upload(rendered: Rendered, job: DailJob, content: Mapping[str, str]) -> None:
+    from dail_runtime.store import open_store
+    from dailctl.staging import missing, upload, uploads_of
+
+    storage = job.spec.storage
+    root = open_store(rendered.run.run_uri, endpoint=storage.endpoint, region=storage.region)
+    wanted = missing(root, uploads_of(rendered.inputs, content))
+    upload(root, wanted, lambda one: output.talk(f"uploading {one.path} ({output.size(one.size)})"))
+    if not wanted:
+        output.talk(f"all local data is at {rendered.run.run_uri}")
+
+
+def _write(folder: Path, objects: tuple[Object, ...], run: str) -> None:
     """Write the files; those of an earlier rendering that are no longer made go."""
     from dail_runtime.errors import UsageError
     from dailctl.render.texts import HEADER, as_files

@@ -23,7 +23,7 @@ spec:
   podFailurePolicy:
     {{- include "dail.podFailurePolicy" "stage" | nindent 4 }}
   template:
-    {{- include "dail.pod" (merge (dict "container" "stage" "command" $command "restartPolicy" "Never" "grace" 60) .) | nindent 4 }}
+    {{- include "dail.pod" (merge (dict "container" "stage" "command" $command "restartPolicy" "Never" "grace" 60 "metrics" true) .) | nindent 4 }}
 {{- end }}
 
 {{/* Argument: name of the container. */}}

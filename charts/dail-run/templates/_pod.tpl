@@ -1,7 +1,8 @@
 {{/*
 The template (metadata and spec) of every pod of a run: what its pool says, restricted Pod Security, and the run's store.
 Arguments: root, pool, component, container (name), command (list), grace (seconds); optional: task, image, env (list of core/v1 EnvVar),
-extras (YAML of the container: probes, ports, lifecycle), resources (instead of the pool's), restartPolicy, spread (labels), token (whether it
+port (core/v1 ContainerPort),
+metrics (whether it serves them), extras (YAML of the container: probes, lifecycle), resources (instead of the pool's), restartPolicy, spread (labels), token (whether it
 gets one for the API), record (whether it mounts the record; such a pod may outlive the run's own ServiceAccount).
 */}}
 {{- define "dail.pod" -}}
@@ -13,7 +14,11 @@ metadata:
     {{- with $pool.labels }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
-  {{- with $pool.annotations }}
+  {{- $annotations := merge (dict) $pool.annotations }}
+  {{- if and .metrics $values.metricsPort }}
+  {{- $annotations = merge $annotations (dict "prometheus.io/scrape" "true" "prometheus.io/port" (toString (int64 $values.metricsPort))) }}
+  {{- end }}
+  {{- with $annotations }}
   annotations:
     {{- toYaml . | nindent 4 }}
   {{- end }}
@@ -78,6 +83,16 @@ spec:
       command: {{ toJson .command }}
       env:
         {{- include "dail.env" . | nindent 8 }}
+      {{- if or .port (and .metrics $values.metricsPort) }}
+      ports:
+        {{- with .port }}
+        - {{ toYaml . | nindent 10 | trim }}
+        {{- end }}
+        {{- if and .metrics $values.metricsPort }}
+        - name: metrics
+          containerPort: {{ int64 $values.metricsPort }}
+        {{- end }}
+      {{- end }}
       {{- with .extras }}
       {{- . | nindent 6 }}
       {{- end }}
@@ -218,6 +233,10 @@ limits:
 {{- /* Without this, the NVIDIA runtime shows every GPU of the node to a pod that asked for none. */}}
 - name: NVIDIA_VISIBLE_DEVICES
   value: void
+{{- end }}
+{{- if and .metrics $values.metricsPort }}
+- name: DAIL_METRICS_PORT
+  value: {{ int64 $values.metricsPort | quote }}
 {{- end }}
 {{- range .env }}
 - {{ toYaml . | nindent 2 | trim }}

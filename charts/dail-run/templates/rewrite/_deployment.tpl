@@ -22,19 +22,17 @@ spec:
     {{- include "dail.pod" (merge (dict
       "container" "server"
       "command" $command
+      "port" (dict "name" "http" "containerPort" 8000)
       "extras" (include "dail.serverExtras" .)
       "spread" $selector
       "grace" (add 10 (int64 $values.timeouts.serverDrain))) .) | nindent 4 }}
 {{- end }}
 
 {{/*
-Probes, port and drain of a server. Starting may take as long as the model needs to arrive and load; then a server is ready once it lists
+Probes and drain of a server. Starting may take as long as the model needs to arrive and load; then a server is ready once it lists
 the model, and lives as long as its engine does. The pause before SIGTERM lets the name's records lapse, so that no new request arrives.
 */}}
 {{- define "dail.serverExtras" -}}
-ports:
-  - name: http
-    containerPort: 8000
 startupProbe:
   httpGet: {path: /health, port: http}
   periodSeconds: 5
