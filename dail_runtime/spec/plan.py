@@ -14,6 +14,9 @@ from dail_runtime.store.manifest import digest_of
 STAGES = ("prepare", "rewrite", "select", "check", "train", "evaluate", "report")
 """Stages in the order in which they run."""
 
+SHARED = ("rewrite", "select", "check")
+"""Stages whose tasks serve every variant that agrees so far."""
+
 FORMAT = 1
 """Raised when a stage's code changes what it would write for the same settings, so that old results are not reused."""
 
@@ -41,8 +44,9 @@ class Task:
 
     @property
     def prefix(self) -> str:
-        """Where below the run's root its objects live."""
-        return f"{self.name}/{self.digest[:16]}"
+        """Where below the run's root its objects live. What variants share goes without their names: another variant before
+        the others, or another name, must not have all traces drawn again."""
+        return f"{self.stage if self.stage in SHARED else self.name}/{self.digest[:16]}"
 
 
 def plan(job: DailJob, content: Mapping[str, str]) -> tuple[Task, ...]:

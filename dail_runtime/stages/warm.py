@@ -55,6 +55,8 @@ def serve(requests: socket.socket, run: Callable[[list[str]], int], load: Callab
         run: Called in the child with the arguments; returns its exit code.
         load: Called before the fork with the arguments. What it raises is left to the child, which will meet it again and report it.
     """
+    # A killed dailctl takes this process along; the child then gets SIGTERM, and saves.
+    _follow_parent(signal.SIGKILL)
     while True:
         message, descriptors, _, _ = socket.recv_fds(requests, LARGEST, 2)
         if not message:
@@ -84,8 +86,7 @@ def _be_the_child(parent: int, output: int, run: Callable[[list[str]], int], arg
     code = 1
     try:
         os.setsid()
-        # Whoever kills the parent means this process too.
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        _follow_parent(signal.SIGTERM)
         if os.getppid() != parent:
             os._exit(1)
         os.dup2(output, 1)
@@ -98,6 +99,11 @@ def _be_the_child(parent: int, output: int, run: Callable[[list[str]], int], arg
         sys.stderr.flush()
         # Not sys.exit: nothing of the parent's may run here, and no lingering thread keeps a finished stage alive.
         os._exit(code)
+
+
+def _follow_parent(number: signal.Signals) -> None:
+    """Have the kernel send this process a signal when its parent is gone."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
 
 
 def _wait(pid: int) -> int:

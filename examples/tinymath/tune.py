@@ -8,7 +8,6 @@ the test split is not touched.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,19 +30,21 @@ class Arm:
 
     fixed: Settings
     """What sets it apart."""
-    own: Sequence[Settings]
-    """The trials of its own knob."""
+    own: Mapping[str, Settings]
+    """The trials of its own knob, by what they are called."""
 
+
+_RANKED = {f"alpha {alpha}": {"lora": {"r": 32, "alpha": alpha}} for alpha in (32, 128)}
 
 ARMS: dict[str, Arm] = {
-    "contrastive": Arm({}, ({"gamma": 0.3}, {"gamma": 0.5})),
+    "contrastive": Arm({}, {f"gamma {gamma}": {"gamma": gamma} for gamma in (0.3, 0.5)}),
     # Reverse KL learns little where the student gives the teacher's token almost no mass: cross-entropy first may help.
     "distill": Arm(
         {"objective": "distill"},
-        tuple({"epochs": EPOCHS - warm, "warmup": {"objective": "nll", "epochs": warm}} for warm in (2, 4)),
+        {f"{warm} epochs of nll first": {"epochs": EPOCHS - warm, "warmup": {"objective": "nll", "epochs": warm}} for warm in (2, 4)},
     ),
-    "nll": Arm({"objective": "nll"}, ({"lora": {"r": 32, "alpha": 32}}, {"lora": {"r": 32, "alpha": 128}})),
-    "sft": Arm({"objective": "sft"}, ({"lora": {"r": 32, "alpha": 32}}, {"lora": {"r": 32, "alpha": 128}})),
+    "nll": Arm({"objective": "nll"}, _RANKED),
+    "sft": Arm({"objective": "sft"}, _RANKED),
 }
 """The control is no arm of its own: it is `contrastive` with its settings, and another problem's solution as reference."""
 
@@ -55,7 +56,7 @@ def rounds(arm: Arm) -> Sequence[Callable[[Settings], Sequence[Settings]]]:
     """The rounds of a search; each makes of the best settings so far those that it tries."""
     return (
         lambda best: [{**best, "learningRate": rate} for rate in RATES],
-        lambda best: [{**best, **own} for own in arm.own],
+        lambda best: [{**best, **own} for own in arm.own.values()],
     )
 
 
@@ -76,14 +77,10 @@ def table(found: Mapping[str, Sequence[Trial]]) -> str:
     for arm, trials in found.items():
         best = max(value for _, value in trials)
         for settings, value in trials:
-            own = {key: settings[key] for one in ARMS[arm].own for key in one if key in settings and key != "epochs"}
+            own = next((name for name, own in ARMS[arm].own.items() if own.items() <= settings.items()), "")
             shown = f"**{value:.1%}**" if value == best else f"{value:.1%}"
-            lines.append(f"| {arm} | {settings['learningRate']:g} | {_told(own)} | {shown} |")
+            lines.append(f"| {arm} | {settings['learningRate']:g} | {own} | {shown} |")
     return "\n".join(lines)
-
-
-def _told(own: Settings) -> str:
-    return json.dumps(own).replace('"', "").strip("{}") if own else ""
 
 
 def main() -> None:

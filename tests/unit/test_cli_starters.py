@@ -19,7 +19,7 @@ import pytest
 
 from dailctl.backends.process import Event, Exited, Inbox, StageProcess
 from dailctl.backends.starters import Fresh, Starter, Warm
-from tests.support.playing import REPOSITORY, fresh, warm
+from tests.support.playing import REPOSITORY, Play, fresh, warm
 
 LOADING = """
 import socket, sys, time
@@ -149,3 +149,19 @@ def test_a_program_that_is_not_there_is_an_error_and_leaves_no_descriptor(kind: 
     with closing(kind({}, (), (str(tmp_path / "nothing"),))) as starter, pytest.raises(FileNotFoundError):
         StageProcess(starter, ["prepare"], queue.SimpleQueue(), tmp_path / "log")
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_stage_saves_and_ends_when_its_dailctl_is_killed(tmp_path: Path) -> None:
+    play = Play(tmp_path)
+    play.says(prepare=["wait"])
+    process = play.process("run")
+    while not play.started:
+        time.sleep(0.05)
+    pid = int(Path(f"{play.script}.marks").read_text().split()[1])
+    process.kill()
+    process.communicate()
+    assert gone(pid)
+    play.says()
+    again = play.process("run")
+    again.communicate()
+    assert again.returncode == 0

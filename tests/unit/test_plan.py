@@ -54,6 +54,13 @@ def test_every_task_comes_after_its_inputs_stage_by_stage() -> None:
     assert set(done["report"].inputs) == set(done) - {"report"}
 
 
+def test_another_first_variant_or_another_name_keeps_the_traces() -> None:
+    before = {task.stage: task.prefix for task in plan(job(variants={"a": {}}), CONTENT)}
+    for variants in ({"b": {}}, {"first": {"train": {"objective": "sft"}}, "a": {}}):
+        after = {task.prefix for task in plan(job(variants=variants), CONTENT)}
+        assert {before[stage] for stage in ("prepare", "rewrite", "select", "check")} <= after
+
+
 def test_variants_share_what_they_have_in_common() -> None:
     names = list(digests(job()))
     assert names == [

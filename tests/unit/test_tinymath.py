@@ -197,7 +197,7 @@ def test_every_arm_gets_the_same_number_of_trials_and_goes_on_with_its_best(arm:
     base = {**tune.ARMS[arm].fixed, "epochs": tune.EPOCHS}
     assert [settings for settings, _ in trials] == [
         *({**base, "learningRate": rate} for rate in tune.RATES),
-        *({**base, "learningRate": tune.RATES[1], **own} for own in tune.ARMS[arm].own),
+        *({**base, "learningRate": tune.RATES[1], **own} for own in tune.ARMS[arm].own.values()),
     ]
     for settings, _ in trials:
         train = TrainSpec.model_validate(settings)
