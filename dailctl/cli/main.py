@@ -14,6 +14,7 @@ from typer.main import get_command
 
 from dail_runtime.errors import DailError, Interrupted
 from dailctl import output
+from dailctl.cli.diff import diff
 from dailctl.cli.fetch import fetch
 from dailctl.cli.init import init
 from dailctl.cli.plan import plan
@@ -66,7 +67,7 @@ def dailctl(
         typer.echo(ctx.get_help())
 
 
-for _verb in (init, validate, plan, render, run, submit, status, report, fetch, schema, version):
+for _verb in (init, validate, plan, render, run, submit, diff, status, report, fetch, schema, version):
     app.command()(_verb)
 
 

@@ -42,7 +42,7 @@ def requests_of(spec: Mapping[str, Any]) -> dict[str, float]:
     for container in spec.get("containers") or ():
         resources = container.get("resources") or {}
         for name, amount in {**(resources.get("limits") or {}), **(resources.get("requests") or {})}.items():
-            total[name] = total.get(name, 0.0) + float(quantity(str(amount)))
+            total[name] = total.get(name, 0.0) + _amount(amount)
     return total
 
 
@@ -100,5 +100,12 @@ def _tolerates(toleration: Mapping[str, Any], taint: Mapping[str, Any]) -> bool:
 def _room(node: Object, wanted: Mapping[str, float]) -> int:
     """How many such pods an empty node holds."""
     has = (node.get("status") or {}).get("allocatable") or {}
-    counts = [int(float(quantity(str(has.get(name, "0")))) // amount) for name, amount in wanted.items() if amount > 0]
-    return min(counts, default=1)
+    return min((int(_amount(has.get(name, 0)) // amount) for name, amount in wanted.items() if amount > 0), default=1)
+
+
+def _amount(text: object) -> float:
+    """A quantity as a number. A job's own are checked before; nodes also have none of something."""
+    try:
+        return float(quantity(str(text)))
+    except ValueError:
+        return 0.0
