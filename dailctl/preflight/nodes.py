@@ -20,11 +20,11 @@ def unfit(pods: Iterable[Pods], nodes: Sequence[Object]) -> list[Finding]:
     found: dict[str, Finding] = {}
     for one in pods:
         spec = one.template["spec"]
-        willing = [node for node in nodes if _takes(node, spec)]
-        room = sum(_room(node, requests_of(spec)) for node in willing)
+        takers = willing(spec, nodes)
+        room = sum(_room(node, requests_of(spec)) for node in takers)
         component = (one.template["metadata"].get("labels") or {}).get("app.kubernetes.io/component", one.owner["kind"])
         asked = ", ".join(f"{name}: {amount}" for name, amount in _shown(spec).items())
-        if not willing:
+        if not takers:
             sentence = f"no node of the cluster takes the pods of {component} (node selector, affinity, taints); {REMEDY}"
         elif not room:
             sentence = f"no node of the cluster is large enough for a pod of {component} ({asked}); {REMEDY}"
@@ -34,6 +34,11 @@ def unfit(pods: Iterable[Pods], nodes: Sequence[Object]) -> list[Finding]:
             continue
         found[sentence] = Finding("nodes", sentence)
     return list(found.values())
+
+
+def willing(spec: Mapping[str, Any], nodes: Sequence[Object]) -> list[Object]:
+    """The nodes that a pod of this spec could be on by its selector, affinity and tolerations, however full they are."""
+    return [node for node in nodes if _takes(node, spec)]
 
 
 def requests_of(spec: Mapping[str, Any]) -> dict[str, float]:
