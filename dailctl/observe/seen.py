@@ -22,7 +22,7 @@ KINDS = (JOB, DEPLOYMENT, PYTORCH_JOB)
 class Gathered:
     """What there is of a run."""
 
-    everything: Seen = Seen()
+    everything: Seen = field(default_factory=Seen)
     """Objects, the conductor's Job among them, and pods of the run; events, nodes, claims and queues of the namespace."""
     unknown: tuple[str, ...] = ()
     """Kinds that the user may not read: `events`, `nodes`."""
