@@ -49,6 +49,7 @@ class VllmHttpGenerator:
         length: int,
         vocabulary: int,
         in_flight: int = 64,
+        fallback: bool = False,
         say: Callable[[str], None] | None = None,
     ) -> None:
         """Begin to look for the servers; `generate` waits for them.
@@ -59,6 +60,7 @@ class VllmHttpGenerator:
             length: Most tokens of prompt plus response.
             vocabulary: Rows of the model's embedding.
             in_flight: Responses under way at once on one server.
+            fallback: Draw mixed responses by draft-and-verify on servers that lack dail's plugin, instead of refusing them.
             say: Takes sentences for the user; default: standard error.
 
         Raises:
@@ -66,6 +68,7 @@ class VllmHttpGenerator:
         """
         parsed = [Server.parse(server) for server in servers]
         self._decode, self._model, self._length, self._vocabulary = Decoder(tokenizer), model, length, vocabulary
+        self._fallback = fallback
         self._loop: asyncio.AbstractEventLoop | None = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="dail-vllm-http", daemon=True)
         self._thread.start()
@@ -95,6 +98,7 @@ class VllmHttpGenerator:
             length=max_length(model, config),
             vocabulary=int(config.vocab_size),
             in_flight=engine.in_flight,
+            fallback=engine.without_plugin == "draft-and-verify",
             say=say,
         )
 
@@ -118,9 +122,8 @@ class VllmHttpGenerator:
         """See Engine.generate. Raises SetupError where no server is fit, TransientError where none comes or a response keeps failing."""
         if self._loop is None:
             raise RuntimeError("the engine is closed")
-        contexts = contexts_of(sampling)
         driver = Driver(self._client, self._replicas, self._model, self._vocabulary, self._decode, sampling)
-        self._call(self._replicas.demand(plugin=contexts == 2))
+        self._call(self._replicas.demand(plugin=contexts_of(sampling) == 2 and not self._fallback))
         unstarted = responses(requests, sampling, self._length)
         under_way: dict[Future[Sample], Response] = {}
         ended: queue.SimpleQueue[Future[Sample]] = queue.SimpleQueue()
