@@ -15,11 +15,12 @@ from dail_runtime.records import Sample
 from dail_runtime.rewrite.engine import Request, Sampling
 from dail_runtime.rewrite.responses import responses
 from dail_runtime.rewrite.vllm_http import driver as driver_module
-from dail_runtime.rewrite.vllm_http.addresses import Address, Server
+from dail_runtime.rewrite.vllm_http.addresses import Address
 from dail_runtime.rewrite.vllm_http.driver import Driver
 from dail_runtime.rewrite.vllm_http.faults import Busy, Lost
 from dail_runtime.rewrite.vllm_http.replicas import Needed, Replica, Replicas
 from dail_runtime.spec.rewrite import MixedPolicy
+from dail_runtime.spec.servers import Server
 
 HOW = Sampling(5, 1.0, 1.0, MixedPolicy(kind="mixed", tau=0.5), (), frozenset({9}))
 Answer = Callable[[str, int], Any]

@@ -86,7 +86,7 @@ class Driver:
         try:
             async with asyncio.TaskGroup() as group:
                 halves = [group.create_task(self._ask(replica, response, body)) for body in bodies]
-        except* Exception as errors:
+        except ExceptionGroup as errors:
             raise _worst(errors) from None
         own, *others = (half.result() for half in halves)
         teacher = others[0] if others else own
@@ -183,9 +183,9 @@ async def _unless_lost(replica: Replica, work: Coroutine[Any, Any, Sample]) -> S
             await asyncio.gather(doing, return_exceptions=True)
 
 
-def _worst(errors: BaseExceptionGroup[Exception]) -> Exception:
+def _worst(errors: ExceptionGroup[Exception]) -> Exception:
     """Of what the two halves raised, what decides: a refusal before a lost server before a pair that fell apart."""
-    found = [error for error in errors.exceptions if not isinstance(error, BaseExceptionGroup)]
+    found = [error for error in errors.exceptions if not isinstance(error, ExceptionGroup)]
     for kind in (DailError, Busy, Lost, FellApart):
         for error in found:
             if isinstance(error, kind):
