@@ -1,6 +1,5 @@
 """`python -m tests.golden` writes the goldens."""
 
-from tests.golden import tables, update
+from tests.golden import update
 
 update()
-tables.update()

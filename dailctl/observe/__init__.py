@@ -1,1 +1,0 @@
-"""Runs on a cluster as people see and steer them: listed, described, watched, logged, stopped, cleaned up."""
