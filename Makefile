@@ -41,7 +41,7 @@ format: $(READY) ## format and fix what can be fixed
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: bench-rewrite bench-loss bench-render ## all benchmarks; each ends with one line of JSON
+bench: bench-rewrite bench-loss bench-store ## all benchmarks; each ends with one line of JSON
 
 bench-%: $(READY)
 	@$(BIN)/python -m bench.$(subst -,_,$*)
@@ -50,8 +50,9 @@ constraints: $(READY) ## resolve requirements/constraints.txt anew
 	@$(BIN)/uv pip compile --quiet pyproject.toml requirements/tools.in --all-extras --override requirements/overrides.txt \
 		--python-version 3.11 --no-header --no-annotate --no-emit-index-url --no-emit-find-links --upgrade -o requirements/constraints.txt
 
-schema: $(READY) ## write schema/dailjob.schema.json
+schema: $(READY) ## write schema/: the job file's, and those of what the verbs print
 	@$(BIN)/dailctl schema > schema/dailjob.schema.json
+	@$(BIN)/python -m dailctl.observe.schemas
 
 verify: $(READY) ## whether everything that is generated is what its sources say
 	@$(BIN)/python tools/chart_docs.py --check

@@ -1,135 +1,94 @@
-"""How fast the rewrite policies draw: tokens per second against transformers' own generate and the engine's plain sampling.
+"""How fast dail rewrites: tokens of responses per second, all schemes in one run on the same kind of prompts, as ratios.
 
-`generate` is what one would write without dail: prompts padded to one batch, `model.generate`, the next batch when the last row
-of this one has ended. `plain` is the engine on the student's prompts, `direct` the same on the longer privileged prompts,
-`mixed` both contexts of every response together. All draw the same number of responses, which end at random.
+The bars (tiny model, CPU): paired_vs_ceiling 0.9, paired_vs_one_engine 5, paired_vs_two_engines 8, direct_vs_plain 0.95. What the
+schemes are: bench/vllm_schemes.py, and bench/transformers_schemes.py for the ratios that begin with `transformers_`.
 
-    python -m bench.rewrite [--model FOLDER] [--problems 64] [--samples 8] [--max-tokens 160] [--batch-size 256] [--repeats 5]
+    python -m bench.rewrite [--model FOLDER | --smollm] [--responses 64] [--max-tokens 96] [--prompt 100] [--repeats 5] [--quick]
 """
 
 from __future__ import annotations
 
 import argparse
-import random
 import tempfile
-import time
-from collections.abc import Iterable
 from pathlib import Path
 
-import torch
-
 from bench.common import interleaved, last_line
-from dail_runtime.models import load_model, load_tokenizer, pick_device
-from dail_runtime.rewrite.engine import Request, Sampling, problem_seed
-from dail_runtime.rewrite.transformers_engine import TransformersGenerator
+from bench.transformers_schemes import TransformersSchemes
+from bench.vllm_schemes import VllmSchemes
+from dail_runtime.spec.load import load_job
 from dail_runtime.spec.model import ModelSpec
-from dail_runtime.spec.rewrite import DirectPolicy, MixedPolicy
 from tests.support.tiny import make_tiny_model
 
-MIXED = MixedPolicy(kind="mixed", tau=0.8)
-FIRST_ID = 32
-"""Prompts are random ids from here on: below are special tokens as a rule."""
-MEAN_LENGTH = 60
-"""Tokens after which a response of the random model ends, on average."""
+SMOLLM = Path(__file__).parents[1] / "examples/smollm/job.yaml"
+RATIOS = {
+    "paired_vs_ceiling": ("paired", "ceiling"),
+    "paired_vs_one_engine": ("paired", "one_engine"),
+    "paired_vs_two_engines": ("paired", "two_engines"),
+    "direct_vs_plain": ("direct", "plain"),
+    "fallback_vs_plain": ("fallback", "served_plain"),
+    "transformers_plain_vs_generate": ("transformers_plain", "transformers_generate"),
+    "transformers_mixed_vs_generate": ("transformers_mixed", "transformers_generate"),
+    "transformers_direct_vs_plain": ("transformers_direct", "transformers_plain"),
+    "transformers_mixed_vs_plain": ("transformers_mixed", "transformers_plain"),
+}
+SHAPES = ((16, 50), (16, 400), (64, 50), (64, 400))
+"""Responses side by side and tokens of the student's prompts."""
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m bench.rewrite", description="Tokens per second of the rewrite policies.")
-    parser.add_argument("--model", type=Path, help="folder of a model; default: a random one of 0.6 M parameters")
-    parser.add_argument("--problems", type=int, default=64)
-    parser.add_argument("--samples", type=int, default=8)
-    parser.add_argument("--max-tokens", type=int, default=160)
-    parser.add_argument("--batch-size", type=int, default=256)
+    parser = argparse.ArgumentParser(prog="python -m bench.rewrite", description="Tokens per second of the ways to rewrite.")
+    model = parser.add_mutually_exclusive_group()
+    model.add_argument("--model", type=Path, help="folder of a model; default: a random one of 0.6 M parameters")
+    model.add_argument("--smollm", action="store_true", help="the real 135 M model of examples/smollm")
+    parser.add_argument("--responses", type=int, default=64, help="side by side")
+    parser.add_argument("--max-tokens", type=int, default=96)
+    parser.add_argument("--prompt", type=int, default=100, help="tokens of the student's prompts; the teacher's have twice as many")
+    parser.add_argument("--few", type=int, default=12, help="tokens per response of the schemes with a request per token")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="only the schemes inside one vLLM engine, and no shares")
+    parser.add_argument("--cpu-time", action="store_true", help="with --quick: time of this process, for shared CPUs")
     arguments = parser.parse_args()
+    if arguments.cpu_time and not arguments.quick:
+        parser.error("--cpu-time goes with --quick: other processes have a time of their own")
     with tempfile.TemporaryDirectory() as folder:
-        model = arguments.model or make_tiny_model(Path(folder), hidden=128, layers=4)
-        bench = _Bench(ModelSpec(id=str(model)), arguments)
-        cases = {"generate": bench.generate, "plain": bench.plain, "direct": bench.direct, "mixed": bench.mixed}
+        if arguments.smollm:
+            spec = load_job(SMOLLM).spec.model
+        else:
+            spec = ModelSpec(id=str(arguments.model or make_tiny_model(Path(folder), hidden=128, layers=4)))
+        _measure(spec, arguments)
+
+
+def _measure(spec: ModelSpec, arguments: argparse.Namespace) -> None:
+    shape = {"responses": arguments.responses, "max_tokens": arguments.max_tokens, "prompt": arguments.prompt, "few": arguments.few}
+    schemes = VllmSchemes(spec, **shape, cpu_time=arguments.cpu_time)
+    try:
+        names = ["plain", "direct", "ceiling", "paired", "one_engine"]
+        names += [] if arguments.quick else ["two_engines", "served_plain", "fallback"]
+        cases = {name: getattr(schemes, name) for name in names}
+        if not arguments.quick:
+            other = TransformersSchemes(spec, problems=64, samples=8, max_tokens=160, batch_size=256)
+            cases |= {f"transformers_{name}": getattr(other, name) for name in ("generate", "plain", "direct", "mixed")}
         speed = interleaved(cases, arguments.repeats)
+        shares = {} if arguments.quick else _shares(schemes)
+    finally:
+        schemes.close()
     for name, figure in speed.items():
-        print(f"{name:10} {figure:10,.0f} tokens/s")
-    pairs = [("plain", "generate"), ("direct", "generate"), ("mixed", "generate"), ("direct", "plain"), ("mixed", "plain")]
-    last_line("rewrite", {f"{one}_vs_{other}": speed[one] / speed[other] for one, other in pairs})
+        print(f"{name:22} {figure:10,.0f} tokens/s")
+    for (responses, prompt), ratio in shares.items():
+        print(f"{responses:4} responses, prompts of {prompt:4}: paired is {ratio:.3f} of the ceiling, the plugin's share {1 - ratio:.3f}")
+    ratios = {name: speed[one] / speed[two] for name, (one, two) in RATIOS.items() if one in speed and two in speed}
+    last_line("rewrite", ratios | {f"paired_vs_ceiling_{n}x{prompt}": ratio for (n, prompt), ratio in shares.items()})
 
 
-class _Bench:
-    """The prompts and both ways to run the model."""
-
-    def __init__(self, spec: ModelSpec, arguments: argparse.Namespace) -> None:
-        self._arguments = arguments
-        device = pick_device()
-        # Two copies of the weights: the engine takes its model's attention over.
-        self._model = load_model(spec, device=device)
-        tokenizer = load_tokenizer(spec)
-        self._engine = TransformersGenerator(
-            load_model(spec, device=device),
-            tokenizer,
-            length=self._model.config.get_text_config().max_position_embeddings,
-            batch_size=arguments.batch_size,
-        )
-        self._pad = tokenizer.pad_token_id
-        vocabulary = min(len(tokenizer), self._model.config.get_text_config().vocab_size)
-        # A random model picks all ids alike: so many of them as ends give responses of that mean length.
-        self._ends = frozenset(range(vocabulary - max(1, vocabulary // MEAN_LENGTH), vocabulary))
-        source = random.Random(0)
-
-        def prompts(least: int, most: int) -> list[tuple[int, ...]]:
-            return [
-                tuple(source.randrange(FIRST_ID, vocabulary) for _ in range(source.randint(least, most))) for _ in range(arguments.problems)
-            ]
-
-        self._student, self._privileged = prompts(50, 100), prompts(100, 200)
-
-    def generate(self) -> float:
-        """transformers' own sampling, batch after batch."""
-        rows = [ids for ids in self._student for _ in range(self._arguments.samples)]
-        torch.manual_seed(0)
-        begin, tokens = time.perf_counter(), 0
-        for start in range(0, len(rows), self._arguments.batch_size):
-            tokens += self._generated(rows[start : start + self._arguments.batch_size])
-        return tokens / (time.perf_counter() - begin)
-
-    def plain(self) -> float:
-        """The engine on the student's prompts."""
-        return self._drawn(((ids,) for ids in self._student), DirectPolicy())
-
-    def direct(self) -> float:
-        """The engine on the privileged prompts."""
-        return self._drawn(((ids,) for ids in self._privileged), DirectPolicy())
-
-    def mixed(self) -> float:
-        """The engine on both contexts."""
-        return self._drawn(zip(self._student, self._privileged, strict=True), MIXED)
-
-    def _drawn(self, contexts: Iterable[tuple[tuple[int, ...], ...]], policy: DirectPolicy | MixedPolicy) -> float:
-        indices = tuple(range(self._arguments.samples))
-        requests = [Request(str(n), ids, indices, problem_seed(0, "bench", "", str(n))) for n, ids in enumerate(contexts)]
-        sampling = Sampling(self._arguments.max_tokens, 1.0, 1.0, policy, (), self._ends)
-        begin = time.perf_counter()
-        tokens = sum(len(sample.ids) for _, samples in self._engine.generate(requests, sampling) for sample in samples)
-        return tokens / (time.perf_counter() - begin)
-
-    def _generated(self, rows: list[tuple[int, ...]]) -> int:
-        width = max(map(len, rows))
-        ids = torch.tensor([[self._pad] * (width - len(row)) + list(row) for row in rows], device=self._model.device)
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=self._model.device)
-        out = self._model.generate(
-            ids,
-            attention_mask=mask,
-            do_sample=True,
-            temperature=1.0,
-            top_p=1.0,
-            top_k=0,
-            max_new_tokens=self._arguments.max_tokens,
-            eos_token_id=sorted(self._ends),
-            pad_token_id=self._pad,
-        )
-        ended = torch.isin(out[:, width:], torch.tensor(sorted(self._ends), device=out.device))
-        # Tokens up to and including the first end; all of them where there is none.
-        lengths = torch.where(ended.any(dim=1), ended.to(torch.uint8).argmax(dim=1) + 1, ended.shape[1])
-        return int(lengths.sum())
+def _shares(schemes: VllmSchemes) -> dict[tuple[int, int], float]:
+    """How the part of the time that the plugin takes depends on what is drawn."""
+    found = {}
+    for responses, prompt in SHAPES:
+        schemes.shaped(responses, prompt)
+        speed = interleaved({"ceiling": schemes.ceiling, "paired": schemes.paired}, 3)
+        found[responses, prompt] = speed["paired"] / speed["ceiling"]
+    return found
 
 
 if __name__ == "__main__":

@@ -50,8 +50,9 @@ class Sample(Record):
     say (vLLM servers without dail's plugin)."""
     accepted: int = 0
     """Tokens that came from the student (mixed policy); 0 for direct."""
-    distance: float = 0.0
-    """Total variation distance between the distribution drawn from and M_T, summed over the tokens; 0 for direct."""
+    distance: float | None = 0.0
+    """Total variation distance between the distribution drawn from and M_T, summed over the tokens; 0 for direct, None where the
+    engine does not say."""
 
 
 class Rollout(Record):

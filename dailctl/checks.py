@@ -1,4 +1,4 @@
-"""Checks of a job's data before anything is written: the stage `prepare` itself, its output thrown away."""
+"""Checks of a job before anything is written: its data by the stage `prepare` itself, its servers by their names."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dail_runtime.spec.rewrite import VllmHttpEngine
+from dail_runtime.spec.servers import servers_in_effect
 from dail_runtime.stages import prepare
 from dail_runtime.stages.base import StageContext
 from dail_runtime.store import open_store
@@ -36,6 +38,18 @@ class DataFile:
     path: str
     counts: dict[str, Any]
     """dail_runtime.data.Counts, as numbers."""
+
+
+def check_servers(run: Run) -> None:
+    """Refuse a job for this machine whose engine is `vllm-http` where nobody names a server.
+
+    Raises:
+        SetupError: so it is.
+    """
+    for task in run.tasks:
+        engine = task.settings.rewrite.engine
+        if isinstance(engine, VllmHttpEngine):
+            servers_in_effect(engine.servers)
 
 
 def check_data(run: Run) -> tuple[list[DataFile], list[str]]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, TextIO
 
+LEAST = 12
+"""Characters that are left of a column of a table however narrow the terminal is."""
 RED, YELLOW, OFF = "\x1b[31m", "\x1b[33m", "\x1b[0m"
 
 
@@ -42,6 +45,11 @@ def tolerant_streams() -> None:
 def is_terminal(stream: TextIO) -> bool:
     """True where a person watches `stream` on a terminal that can move the cursor."""
     return stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+
+
+def width_of(stream: TextIO) -> int | None:
+    """Characters of a line where a person reads `stream` on a terminal; None for pipes and files, which get everything."""
+    return shutil.get_terminal_size().columns if is_terminal(stream) else None
 
 
 def wants_color(stream: TextIO) -> bool:
@@ -87,11 +95,53 @@ def document(value: Any, form: Document | Form) -> None:
     data(yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Columns as kubectl prints them: upper-case names, three spaces between, nothing after the last."""
-    lines = [tuple(head), *(tuple(printable(cell).replace("\n", " ") for cell in row) for row in rows)]
+def table(
+    head: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    width: int | None = None,
+    elastic: Collection[str] = (),
+    spare: Sequence[str] = (),
+) -> str:
+    """Columns as kubectl prints them: upper-case names, three spaces between, nothing after the last.
+
+    Args:
+        head: names of the columns.
+        rows: the cells.
+        width: characters a line may have; None: any number.
+        elastic: columns that are cut where there is no room for all of them, down to LEAST characters.
+        spare: columns that are left out before any is cut, one after the other.
+    """
+    lines = [tuple(head), *(tuple(printable(cell).replace("\n", " ").replace("\t", " ") for cell in row) for row in rows)]
+    for name in spare:
+        if width is None or _width(lines) <= width:
+            break
+        gone = lines[0].index(name)
+        lines = [line[:gone] + line[gone + 1 :] for line in lines]
+    head = lines[0]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    over = _width(lines) - width if width is not None else 0
+    while over > 0:
+        widest = max((n for n, name in enumerate(head) if name in elastic and widths[n] > LEAST), key=lambda n: widths[n], default=None)
+        if widest is None:
+            break
+        widths[widest] -= 1
+        over -= 1
+    lines = [tuple(_cut(cell, n, name) for cell, n, name in zip(line, widths, head, strict=True)) for line in lines]
     return "".join("   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n" for line in lines)
+
+
+def _width(lines: Sequence[Sequence[str]]) -> int:
+    """Characters of the widest line of a table."""
+    return sum(max(len(line[column]) for line in lines) for column in range(len(lines[0]))) + 3 * (len(lines[0]) - 1)
+
+
+def _cut(cell: str, width: int, column: str) -> str:
+    """A name loses its middle: its ends tell it from others. Any other text loses its end."""
+    if len(cell) <= width:
+        return cell
+    kept = width // 2 if column == "NAME" else 0
+    return f"{cell[: width - 1 - kept]}…{cell[len(cell) - kept :]}"
 
 
 def duration(seconds: float) -> str:

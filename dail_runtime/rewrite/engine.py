@@ -15,9 +15,7 @@ from dail_runtime.records import Sample
 from dail_runtime.spec.model import ModelSpec
 from dail_runtime.spec.rewrite import Engine as EngineSpec
 from dail_runtime.spec.rewrite import Policy, TransformersEngine, VllmEngine, VllmHttpEngine
-
-SERVERS = "DAIL_SERVERS"
-"""Environment variable that names the servers of the engine `vllm-http`, separated by commas; it goes before the job's list."""
+from dail_runtime.spec.servers import SERVERS
 
 Tick = Callable[[int, int], None]
 """Called about once a second with (samples finished, tokens drawn) since `generate` began; it may raise to stop the work."""
@@ -103,7 +101,6 @@ def open_engine(
         say: takes sentences for the user, for example about servers that are waited for.
 
     Raises:
-        SpecError: the address of a server is none.
         ModelError, SetupError: the model cannot be loaded here.
     """
     if os.environ.get(SERVERS, "").strip() and not isinstance(engine_spec, VllmHttpEngine):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from dail_runtime.spec.base import Section
+from dail_runtime.spec.servers import Server
 
 
 class DirectPolicy(Section):
@@ -65,7 +66,15 @@ class VllmHttpEngine(Section):
     in_flight: int = Field(default=64, ge=1, le=4096)
     """Responses under way at once on one server."""
     without_plugin: Literal["refuse", "draft-and-verify"] = "refuse"
-    """What mixed rewriting does on servers that lack dail's plugin."""
+    """What mixed rewriting does on servers that lack dail's plugin. `draft-and-verify` goes through vLLM's public API: exact, but far
+    slower; it may need servers that were started with --max-logprobs -1."""
+
+    @field_validator("servers")
+    @classmethod
+    def _are_addresses(cls, servers: tuple[str, ...]) -> tuple[str, ...]:
+        for one in servers:
+            Server.parse(one)
+        return servers
 
 
 Engine = Annotated[TransformersEngine | VllmEngine | VllmHttpEngine, Field(discriminator="kind")]

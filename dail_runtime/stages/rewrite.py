@@ -31,8 +31,9 @@ def run(ctx: StageContext) -> dict[str, Any]:
     """Write `rollouts/<safe_key(id)>.json` of every problem whose prompts fit, and `engine.json`.
 
     Counts: problems rewritten, samples, tokens, truncated samples, solutions_cut (left out because they did not fit),
-    dropped problems by reason; for mixed also accept_rate (share of tokens that came from the student) and distance (mean
-    total variation distance to the teacher per token); what the engine chose by itself; tokens_per_s of this attempt.
+    dropped problems by reason; for mixed also accept_rate (share of tokens that came from the student) and, where the engine
+    tells it, distance (mean total variation distance to the teacher per token); what the engine chose by itself; tokens_per_s
+    of this attempt.
 
     Raises:
         ResultError: no problem's prompt fits.
@@ -116,7 +117,7 @@ class _Work:
         self._shown = references(problems, settings.reference, ctx.job.spec.seed)
         self._numbers = dict.fromkeys(("problems", "samples", "tokens", "truncated", "solutions_cut"), 0)
         self._too_long = self._accepted = 0
-        self._distance = 0.0
+        self._distance: float | None = 0.0
         self._begin = time.monotonic()
         there = {info.key for info in ctx.out.list(ROLLOUTS)}
         self._done = {problem.id for problem in problems if rollout_key(problem.id) in there}
@@ -166,7 +167,9 @@ class _Work:
         if self._mixed:
             tokens = max(1, self._numbers["tokens"])
             # Rounded: the sum depends on the order in which problems finish.
-            counts |= {"accept_rate": round(self._accepted / tokens, 6), "distance": round(self._distance / tokens, 6)}
+            counts["accept_rate"] = round(self._accepted / tokens, 6)
+            if self._distance is not None:
+                counts["distance"] = round(self._distance / tokens, 6)
         return counts
 
     def tell(self) -> None:
@@ -187,7 +190,10 @@ class _Work:
         self._numbers["tokens"] += sum(len(sample.ids) for sample in samples)
         self._numbers["truncated"] += sum(sample.finish == "length" for sample in samples)
         self._accepted += sum(sample.accepted for sample in samples)
-        self._distance += sum(sample.distance for sample in samples)
+        distances = [sample.distance for sample in samples]
+        # Unknown as soon as one of them is.
+        known = [one for one in distances if one is not None]
+        self._distance = None if self._distance is None or len(known) < len(distances) else self._distance + sum(known)
 
     def _update(self, samples: int, tokens: int) -> None:
         total = (len(self._problems) - self._too_long) * self.ctx.task.settings.rewrite.samples

@@ -14,17 +14,29 @@ from typer.main import get_command
 
 from dail_runtime.errors import DailError, Interrupted
 from dailctl import output
+from dailctl.cli.cancel import cancel
+from dailctl.cli.delete import delete
+from dailctl.cli.describe import describe
+from dailctl.cli.diff import diff
+from dailctl.cli.doctor import doctor
+from dailctl.cli.events import events
 from dailctl.cli.fetch import fetch
+from dailctl.cli.gc import gc
+from dailctl.cli.get import get
 from dailctl.cli.init import init
+from dailctl.cli.logs import logs
 from dailctl.cli.plan import plan
 from dailctl.cli.render import render
 from dailctl.cli.report import report
+from dailctl.cli.resume import resume
 from dailctl.cli.run import run
 from dailctl.cli.schema import schema
 from dailctl.cli.status import status
 from dailctl.cli.submit import submit
+from dailctl.cli.suspend import suspend
 from dailctl.cli.validate import validate
 from dailctl.cli.version import version
+from dailctl.cli.watch import watch
 from dailctl.exits import OUTPUT_CLOSED, as_text
 
 UNEXPECTED = 1
@@ -66,7 +78,13 @@ def dailctl(
         typer.echo(ctx.get_help())
 
 
-for _verb in (init, validate, plan, render, run, submit, status, report, fetch, schema, version):
+_VERBS = (
+    *(init, validate, plan, render, run, submit, diff),
+    *(get, describe, watch, logs, events),
+    *(cancel, suspend, resume, delete, gc, doctor),
+    *(status, report, fetch, schema, version),
+)
+for _verb in _VERBS:
     app.command()(_verb)
 
 

@@ -44,3 +44,11 @@ Context = Annotated[str | None, typer.Option("--context", metavar="NAME", help="
 Kubeconfig = Annotated[
     Path | None, typer.Option("--kubeconfig", metavar="FILE", help="The kubeconfig; else KUBECONFIG, else ~/.kube/config.")
 ]
+RunName = Annotated[str | None, typer.Argument(metavar="[NAME]", help="The run, or its job; else the run of -f.")]
+RunFile = Annotated[
+    Path | None, typer.Option("-f", "--file", metavar="JOB", help="The run of this job file; ./job.yaml where no run is named.")
+]
+Everywhere = Annotated[bool, typer.Option("-A", "--all-namespaces", help="In all namespaces.")]
+Selector = Annotated[str, typer.Option("-l", "--selector", metavar="LABELS", help="Only runs with these labels: team=nlp,dail.dev/job=x.")]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until no pod of the run's tasks is left.")]
+Timeout = Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=0.0, help="How long to wait.")]

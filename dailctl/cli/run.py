@@ -39,7 +39,7 @@ def run(
     from dail_runtime.errors import UsageError
     from dail_runtime.store import read_manifest
     from dailctl.backends.local import LocalBackend, tasks_from
-    from dailctl.checks import check_data
+    from dailctl.checks import check_data, check_servers
     from dailctl.errors import Stopped
     from dailctl.progress import view_for_stderr
     from dailctl.runs import run_of_file, the_job_file
@@ -55,6 +55,7 @@ def run(
         if found is None:
             raise UsageError(f"--from {start}: this job has no such stage or task; it has {', '.join(_choices(job_run.tasks))}")
         again = found
+    check_servers(job_run)
     if again or read_manifest(job_run.root.at(job_run.task("prepare").prefix)) is None:
         check_data(job_run)
     _require_runtime()

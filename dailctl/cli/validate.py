@@ -16,12 +16,18 @@ def validate(file: Job = None, overrides: Overrides = None, form: DocumentOutput
 
     Nothing is written. -o prints the job with every default filled in and every path absolute.
     """
-    from dailctl.checks import check_data
+    from dail_runtime.errors import SetupError
+    from dailctl.checks import check_data, check_servers
     from dailctl.runs import run_of_file, the_job_file
 
     path = file if file is not None else the_job_file()
     run = run_of_file(path, overrides or ())
     files, notes = check_data(run)
+    try:
+        check_servers(run)
+    except SetupError as err:
+        # On a cluster it is as it should be.
+        notes.append(f"{err}.")
     for note in notes:
         output.warn(note)
     if form is not None:

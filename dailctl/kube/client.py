@@ -121,11 +121,14 @@ class Client:
         previous: bool = False,
         tail: int | None = None,
         limit: int | None = None,
+        since: str | None = None,
+        timestamps: bool = False,
         namespace: str | None = None,
     ) -> bytes:
-        """What a container wrote; `tail`: only so many last lines, `limit`: at most so many bytes."""
+        """What a container wrote; `tail`: only so many last lines, `limit`: at most so many bytes, `since`: from this time on."""
         space = namespace or self.namespace
-        query = {"container": container, "previous": "true" if previous else ""}
+        query = {"container": container, "previous": "true" if previous else "", "sinceTime": since or ""}
+        query |= {"timestamps": "true" if timestamps else ""}
         query |= {"tailLines": "" if tail is None else str(tail), "limitBytes": "" if limit is None else str(limit)}
         return self._transport.read(Request("GET", POD.path(space, pod, "log"), f"read the log of pod {pod} in namespace {space}", query))
 

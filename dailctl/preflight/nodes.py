@@ -20,11 +20,11 @@ def unfit(pods: Iterable[Pods], nodes: Sequence[Object]) -> list[Finding]:
     found: dict[str, Finding] = {}
     for one in pods:
         spec = one.template["spec"]
-        willing = [node for node in nodes if _takes(node, spec)]
-        room = sum(_room(node, requests_of(spec)) for node in willing)
+        takers = willing(spec, nodes)
+        room = sum(_room(node, requests_of(spec)) for node in takers)
         component = (one.template["metadata"].get("labels") or {}).get("app.kubernetes.io/component", one.owner["kind"])
         asked = ", ".join(f"{name}: {amount}" for name, amount in _shown(spec).items())
-        if not willing:
+        if not takers:
             sentence = f"no node of the cluster takes the pods of {component} (node selector, affinity, taints); {REMEDY}"
         elif not room:
             sentence = f"no node of the cluster is large enough for a pod of {component} ({asked}); {REMEDY}"
@@ -36,13 +36,18 @@ def unfit(pods: Iterable[Pods], nodes: Sequence[Object]) -> list[Finding]:
     return list(found.values())
 
 
+def willing(spec: Mapping[str, Any], nodes: Sequence[Object]) -> list[Object]:
+    """The nodes that a pod of this spec could be on by its selector, affinity and tolerations, however full they are."""
+    return [node for node in nodes if _takes(node, spec)]
+
+
 def requests_of(spec: Mapping[str, Any]) -> dict[str, float]:
     """What the scheduler counts of a pod: the sum of its containers' requests (limits, where only they are given)."""
     total: dict[str, float] = {}
     for container in spec.get("containers") or ():
         resources = container.get("resources") or {}
         for name, amount in {**(resources.get("limits") or {}), **(resources.get("requests") or {})}.items():
-            total[name] = total.get(name, 0.0) + float(quantity(str(amount)))
+            total[name] = total.get(name, 0.0) + _amount(amount)
     return total
 
 
@@ -100,5 +105,12 @@ def _tolerates(toleration: Mapping[str, Any], taint: Mapping[str, Any]) -> bool:
 def _room(node: Object, wanted: Mapping[str, float]) -> int:
     """How many such pods an empty node holds."""
     has = (node.get("status") or {}).get("allocatable") or {}
-    counts = [int(float(quantity(str(has.get(name, "0")))) // amount) for name, amount in wanted.items() if amount > 0]
-    return min(counts, default=1)
+    return min((int(_amount(has.get(name, 0)) // amount) for name, amount in wanted.items() if amount > 0), default=1)
+
+
+def _amount(text: object) -> float:
+    """A quantity as a number. A job's own are checked before; nodes also have none of something."""
+    try:
+        return float(quantity(str(text)))
+    except ValueError:
+        return 0.0

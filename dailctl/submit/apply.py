@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from dail_runtime.errors import ClusterError, IntegrityError, TransientError
@@ -71,8 +71,16 @@ def apply_run(client: Client, submission: Submission, status: RunStatus | None) 
     if again and status is not None:
         control = read_control(there.obj.get("data") or {})
         start_again(client, submission.name, uid_of(there.obj), max(status.generation, control.generation) + 1)
-    owner = owner_reference(there.obj)
-    for one in others:
+    yield from apply_owned(client, others, owner_reference(there.obj))
+
+
+def apply_owned(client: Client, objects: Iterable[Object], owner: Object) -> Iterator[Applied]:
+    """Apply what a run has beside its record, owned by the record: the conductor's Job, and what that needs.
+
+    Raises:
+        ApiError: the API server refuses an object; those before it are there.
+    """
+    for one in objects:
         if one["kind"] == JOB.kind:
             yield _apply_conductor(client, one, owner)
         else:

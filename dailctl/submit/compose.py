@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dail_runtime.spec import plan
+from dail_runtime.errors import ClusterError
+from dail_runtime.spec import DailJob, plan
 from dailctl.kube.resources import Object
 from dailctl.render.chart import task_objects
 from dailctl.render.of_job import render_job
-from dailctl.render.record import RunRecord
+from dailctl.render.record import RunRecord, run_of_record, saved_job
 from dailctl.runs import Run
 from dailctl.staging import Upload, uploads_of
 
@@ -50,3 +51,20 @@ def compose(run: Run, namespace: str) -> Submission:
         stages=tuple(one for task in rendered.run.tasks for one in task_objects(rendered.objects[0], task)),
         uploads=tuple(uploads_of(rendered.inputs, run.content)),
     )
+
+
+def compose_again(record: Object, namespace: str) -> tuple[Object, ...]:
+    """What the run of a record has beside it (its conductor's Job last), made from the job that the record holds.
+
+    Raises:
+        ClusterError: this version of dail would call the run otherwise.
+    """
+    run = run_of_record(record["data"])
+    saved = saved_job(record["data"])
+    job = DailJob.model_validate(saved["job"])
+    made, *others = render_job(job, saved["content"], namespace).objects
+    if made["metadata"]["name"] != run.name:
+        raise ClusterError(
+            f"run {run.name} was made by dail {run.dail_version}, which this version cannot go on with; submit its job again"
+        )
+    return tuple(others)

@@ -27,7 +27,7 @@ from dail_runtime.rewrite.vllm_http import replicas
 from dail_runtime.rewrite.vllm_http.engine import VllmHttpGenerator
 from dail_runtime.rewrite.vllm_plugin.requests import Row
 from dail_runtime.spec.model import ModelSpec
-from dail_runtime.spec.rewrite import DirectPolicy, MixedPolicy
+from dail_runtime.spec.rewrite import DirectPolicy, MixedPolicy, VllmHttpEngine
 from tests.support.drawing import HOW, LENGTH, MIXED, drawn, prompt, requests
 from tests.support.faulty_proxy import Fault, FaultyProxy, faulty_proxy
 from tests.support.require import require
@@ -56,8 +56,8 @@ def server(spec: ModelSpec, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 @contextlib.contextmanager
-def opened(spec: ModelSpec, *servers: str, in_flight: int = 24) -> Iterator[VllmHttpGenerator]:
-    engine = VllmHttpGenerator(servers, load_tokenizer(spec), model=spec.id, length=LENGTH, vocabulary=400, in_flight=in_flight)
+def opened(spec: ModelSpec, *servers: str, in_flight: int = 24, say: Callable[[str], None] | None = None) -> Iterator[VllmHttpGenerator]:
+    engine = VllmHttpGenerator.open(VllmHttpEngine(kind="vllm-http", servers=servers, inFlight=in_flight), spec, say=say)
     try:
         yield engine
     finally:
@@ -264,19 +264,30 @@ def test_work_in_flight_is_bounded_and_requests_are_pulled_as_room_appears(serve
 
 @pytest.mark.usefixtures("brisk")
 def test_a_server_of_another_model_is_refused_at_once(server: VllmServer, spec: ModelSpec) -> None:
-    other = VllmHttpGenerator([server.url], load_tokenizer(spec), model="owner/other", length=LENGTH, vocabulary=400)
-    with contextlib.closing(other), pytest.raises(SetupError, match="and not owner/other; start it with"):
-        drawn(other, requests(1, 1), HOW)
-    longer = VllmHttpGenerator([server.url], load_tokenizer(spec), model=spec.id, length=4096, vocabulary=400)
-    with contextlib.closing(longer), pytest.raises(SetupError, match="1024 tokens and the job needs 4096"):
-        drawn(longer, requests(1, 1), HOW)
+    other = f"{spec.id}/."
+    with opened(spec.model_copy(update={"id": other}), server.url) as engine, pytest.raises(SetupError, match=f"and not {other}; start it"):
+        drawn(engine, requests(1, 1), HOW)
+    longer = spec.model_copy(update={"max_length": 4096})
+    with opened(longer, server.url) as engine, pytest.raises(SetupError, match="1024 tokens and the job needs 4096"):
+        drawn(engine, requests(1, 1), HOW)
+
+
+def all_but_looks() -> Callable[[str, str], Fault | None]:
+    """Every completion fails but the one that follows a look at the models."""
+    looked = [False]
+
+    def plan(method: str, path: str) -> Fault | None:
+        before, looked[0] = looked[0], path == "/v1/models"
+        return Fault("reset") if method == "POST" and not before else None
+
+    return plan
 
 
 @pytest.mark.usefixtures("brisk")
 def test_a_response_that_no_server_survives_ends_the_stage_and_not_the_servers(server: VllmServer, spec: ModelSpec) -> None:
     with proxies(server, 1) as (one,), opened(spec, one.endpoint) as engine:
         drawn(engine, requests(1, 1), HOW)
-        one.plan = lambda method, _: Fault("reset") if method == "POST" else None
+        one.plan = all_but_looks()
         with pytest.raises(TransientError, match="0: a response lost its server 20 times, the last time"):
             drawn(engine, requests(1, 1), HOW)
 
@@ -287,8 +298,7 @@ def test_progress_is_told_and_a_server_that_comes_late_is_waited_for(server: Vll
     said: list[str] = []
     with proxies(server, 1) as (one,):
         one.plan = lambda *_: Fault("answer", status=503)
-        engine = VllmHttpGenerator([one.endpoint], load_tokenizer(spec), model=spec.id, length=LENGTH, vocabulary=400, say=said.append)
-        with contextlib.closing(engine), pytest.MonkeyPatch.context() as patch:
+        with opened(spec, one.endpoint, say=said.append) as engine, pytest.MonkeyPatch.context() as patch:
             patch.setattr(replicas, "TELL_SECONDS", 0.5)
             threading.Timer(3.0, lambda: setattr(one, "plan", lambda *_: None)).start()
             found = list(engine.generate(iter(requests(10, 4)), HOW, tick=lambda *now: told.append(now)))

@@ -1,5 +1,6 @@
 """`python -m tests.golden` writes the goldens."""
 
-from tests.golden import update
+from tests.golden import tables, update
 
 update()
+tables.update()

@@ -100,6 +100,10 @@ class ProcessKubelet:
         """A signal to the pod's process alone, as from the kernel's out-of-memory killer."""
         next(pod for pod in self._pods.values() if pod.name == name and pod.running()).signal(number)
 
+    def process_of(self, name: str) -> int:
+        """Process id of a pod that runs."""
+        return next(pod.pid for pod in self._pods.values() if pod.name == name and pod.running())
+
     def log_of(self, name: str) -> str:
         """What a pod wrote, also one that is gone."""
         return "".join(path.read_text(errors="replace") for path in sorted(self._folder.glob(f"{name}/log*")))
@@ -197,6 +201,11 @@ class _Pod:
 
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "it was started"
+        return self._process.pid
 
     def signal(self, number: int) -> None:
         if self._process is not None:

@@ -99,6 +99,21 @@ def test_validate_says_what_the_data_holds_and_writes_nothing(play: Play) -> Non
     assert tree(play.folder) == before
 
 
+def test_servers_that_nobody_names_are_told_by_validate_and_end_a_run_before_it_begins(play: Play) -> None:
+    engine = ("--set", "rewrite.engine={kind: vllm-http}")
+    before = tree(play.folder)
+    said = say(play, "validate", *engine)
+    assert "no server is named: start one with python -m dail_runtime.serve" in said.err
+    assert "on a cluster, dailctl submit starts them" in said.err
+    refused = dailctl("run", *engine, cwd=play.folder)
+    assert refused.code == 7
+    assert "no server is named" in refused.err
+    wrong = dailctl("validate", "--set", "rewrite.engine={kind: vllm-http, servers: [gpu-7]}", cwd=play.folder)
+    assert wrong.code == 3
+    assert "'gpu-7' is no address of a server; write http://HOST:PORT" in wrong.err
+    assert tree(play.folder) == before
+
+
 def test_validate_prints_the_resolved_job_which_is_a_job_file_again(play: Play) -> None:
     for form, read in (("json", json.loads), ("yaml", yaml.safe_load)):
         job: Any = read(say(play, "validate", "-o", form, "--set", "train.epochs=7").out)

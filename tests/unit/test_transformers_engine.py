@@ -329,7 +329,7 @@ def test_open_engine_loads_what_the_job_names(spec: ModelSpec) -> None:
 
 
 def test_servers_of_another_engine_are_refused(spec: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SetupError, match=r"no server is named; start one with python -m dail_runtime\.serve"):
+    with pytest.raises(SetupError, match=r"no server is named: start one with python -m dail_runtime\.serve"):
         open_engine(VllmHttpEngine(kind="vllm-http"), spec)
     monkeypatch.setenv("DAIL_SERVERS", "http://somewhere:8000")
     with pytest.raises(SetupError, match=r"DAIL_SERVERS names servers, but the job's rewrite.engine is transformers"):

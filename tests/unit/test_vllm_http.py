@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
-from dail_runtime.errors import ModelError, SetupError, SpecError, TransientError
+from dail_runtime.errors import ModelError, SetupError, TransientError
 from dail_runtime.rewrite.vllm_http import replicas as replicas_module
-from dail_runtime.rewrite.vllm_http.addresses import Address, Server, resolve
+from dail_runtime.rewrite.vllm_http.addresses import Address, resolve
 from dail_runtime.rewrite.vllm_http.driver import seed_of
 from dail_runtime.rewrite.vllm_http.faults import Unfit, retry_after
 from dail_runtime.rewrite.vllm_http.naming import served_name
@@ -20,6 +21,8 @@ from dail_runtime.rewrite.vllm_http.replicas import Needed, Replica, Replicas, _
 from dail_runtime.rewrite.vllm_http.wire import GarbledReply, drawn_by_vllm, read_completion, refusal
 from dail_runtime.rewrite.vllm_plugin.requests import PROBE, Row, speaks
 from dail_runtime.spec.model import ModelSpec
+from dail_runtime.spec.rewrite import VllmHttpEngine
+from dail_runtime.spec.servers import Server, servers_in_effect
 
 
 @pytest.mark.parametrize(
@@ -37,9 +40,20 @@ def test_servers_are_read_as_people_write_them(text: str, base: str) -> None:
 
 @pytest.mark.parametrize("text", ["gpu-7:8000", "ftp://gpu-7", "http://", "http://gpu-7:port", "http://gpu-7?x=1", "http://u:secret@gpu-7"])
 def test_what_is_no_server_is_refused_and_passwords_are_not_repeated(text: str) -> None:
-    with pytest.raises(SpecError, match=r"rewrite\.engine\.servers") as caught:
+    with pytest.raises(ValueError, match="address of a server") as caught:
         Server.parse(text)
     assert "secret" not in str(caught.value)
+    with pytest.raises(ValidationError, match="address of a server"):
+        VllmHttpEngine(kind="vllm-http", servers=(text,))
+
+
+def test_the_environment_names_servers_before_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [one.name for one in servers_in_effect(["http://a:1"])] == ["a:1"]
+    monkeypatch.setenv("DAIL_SERVERS", " http://b:2, http://[::1]:3 ,")
+    assert [one.name for one in servers_in_effect(["http://a:1"])] == ["b:2", "[::1]:3"]
+    monkeypatch.setenv("DAIL_SERVERS", "b:2")
+    with pytest.raises(SetupError, match="DAIL_SERVERS: 'b:2' is no address"):
+        servers_in_effect([])
 
 
 def test_an_address_of_version_6_is_bracketed_and_counts_only_alone() -> None:

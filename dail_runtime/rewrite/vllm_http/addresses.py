@@ -7,47 +7,8 @@ import ipaddress
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
-from dail_runtime.errors import SpecError
-
-_PORTS = {"http": 80, "https": 443}
-
-
-@dataclass(frozen=True)
-class Server:
-    """What a job calls a server: one address, or a name that resolves to several."""
-
-    scheme: str
-    host: str
-    port: int
-    path: str
-    """Prefix of every path, '' or '/something'."""
-
-    @classmethod
-    def parse(cls, text: str) -> Server:
-        """Read `http://host:8000`, with or without a path such as /v1.
-
-        Raises:
-            SpecError: it is no such address.
-        """
-        try:
-            parts = urlsplit(text.strip())
-            port = parts.port
-        except ValueError as err:
-            raise SpecError(f"rewrite.engine.servers: {text!r} is no address ({err}); write http://HOST:PORT") from None
-        if parts.scheme not in _PORTS or not parts.hostname or parts.query or parts.fragment:
-            raise SpecError(f"rewrite.engine.servers: {text!r} is no address of a server; write http://HOST:PORT")
-        if parts.username or parts.password:
-            raise SpecError("rewrite.engine.servers: an address holds a password; leave it out, and give the servers' key in VLLM_API_KEY")
-        # People copy the base URL of OpenAI clients; the paths used here begin with /v1 themselves.
-        path = parts.path.rstrip("/").removesuffix("/v1")
-        return cls(parts.scheme, parts.hostname, port or _PORTS[parts.scheme], path)
-
-    @property
-    def name(self) -> str:
-        """For messages, and as the Host header."""
-        return _joined(self.host, self.port)
+from dail_runtime.spec.servers import Server, joined
 
 
 @dataclass(frozen=True)
@@ -60,7 +21,7 @@ class Address:
     @property
     def base(self) -> str:
         """What requests begin with."""
-        return f"{self.server.scheme}://{_joined(self.ip, self.server.port)}{self.server.path}"
+        return f"{self.server.scheme}://{joined(self.ip, self.server.port)}{self.server.path}"
 
     def __str__(self) -> str:
         """For messages."""
@@ -80,7 +41,3 @@ async def resolve(server: Server) -> Sequence[Address]:
     addresses = sorted({str(entry[4][0]) for entry in found})
     old = [ip for ip in addresses if ipaddress.ip_address(ip.partition("%")[0]).version == 4]
     return [Address(server, ip) for ip in old or addresses]
-
-
-def _joined(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

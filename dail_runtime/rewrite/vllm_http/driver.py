@@ -11,13 +11,15 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from dail_runtime.errors import DailError, SetupError, TransientError
-from dail_runtime.records import Sample
+from dail_runtime.records import Finish, Sample
 from dail_runtime.rewrite.engine import Sampling
-from dail_runtime.rewrite.responses import Job, Response, retried, rows_of, sample_of
+from dail_runtime.rewrite.responses import Job, Response, contexts_of, retried, rows_of, sample_of
 from dail_runtime.rewrite.vllm_http.client import Client
+from dail_runtime.rewrite.vllm_http.draft import Drafting, draft_and_verify
 from dail_runtime.rewrite.vllm_http.faults import Busy, FellApart, Lost
 from dail_runtime.rewrite.vllm_http.replicas import Replica, Replicas
 from dail_runtime.rewrite.vllm_http.wire import COMPLETIONS, Completion, GarbledReply, drawn_by_plugin, drawn_by_vllm, read_completion
+from dail_runtime.spec.rewrite import MixedPolicy
 
 LOST_MOST = 20
 """How often one response may lose its server; a response that ends every server it meets must not end all of them for ever."""
@@ -76,7 +78,7 @@ class Driver:
 
     async def _on(self, replica: Replica, response: Response) -> Sample:
         if not replica.plugin:
-            return await self._plain(replica, response)
+            return await (self._plain if contexts_of(self._sampling) == 1 else self._drafted)(replica, response)
         self._pairs += 1
         rows = rows_of(response, self._sampling, f"{self._name}-{self._pairs}")
         contexts, limit = response.job.request.contexts, response.job.limit
@@ -84,7 +86,7 @@ class Driver:
         try:
             async with asyncio.TaskGroup() as group:
                 halves = [group.create_task(self._ask(replica, response, body)) for body in bodies]
-        except* Exception as errors:
+        except ExceptionGroup as errors:
             raise _worst(errors) from None
         own, *others = (half.result() for half in halves)
         teacher = others[0] if others else own
@@ -114,11 +116,38 @@ class Driver:
             logprob=None,
         )
 
-    async def _ask(self, replica: Replica, response: Response, body: dict[str, Any]) -> Completion:
-        seconds = REPLY_SECONDS + TOKEN_SECONDS * response.job.limit
-        reply = await self._client.post(replica.address, COMPLETIONS, body, seconds=seconds)
+    async def _drafted(self, replica: Replica, response: Response) -> Sample:
+        """A `mixed` response of a server without the plugin."""
+        request, sampling, policy = response.job.request, self._sampling, self._sampling.policy
+        assert isinstance(policy, MixedPolicy)
+        student, teacher = request.contexts
+        what = Drafting(
+            model=self._model,
+            contexts=(student, teacher),
+            limit=response.job.limit,
+            stop=frozenset(self._stop),
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            tau=policy.tau,
+            tries=policy.tries,
+            suppress=sampling.suppress,
+            vocabulary=self._vocabulary,
+            seed=lambda number: seed_of(request.seed, response.index, number),
+        )
         try:
-            done = read_completion(reply)
+            ids, accepted = await draft_and_verify(lambda body: self._post(replica, response, body), what)
+        except GarbledReply as err:
+            raise Lost(str(err)) from None
+        finish: Finish = "stop" if ids[-1] in sampling.eos else "length"
+        return Sample(index=response.index, ids=ids, text=self._decode(ids), finish=finish, logprob=None, accepted=accepted, distance=None)
+
+    async def _post(self, replica: Replica, response: Response, body: dict[str, Any]) -> Any:
+        seconds = REPLY_SECONDS + TOKEN_SECONDS * response.job.limit
+        return await self._client.post(replica.address, COMPLETIONS, body, seconds=seconds)
+
+    async def _ask(self, replica: Replica, response: Response, body: dict[str, Any]) -> Completion:
+        try:
+            done = read_completion(await self._post(replica, response, body))
         except GarbledReply as err:
             raise Lost(str(err)) from None
         if done.finish in ("stop", "length"):
@@ -133,9 +162,9 @@ class Driver:
         raise Lost(reason)
 
 
-def seed_of(seed: int, index: int) -> int:
-    """A seed for vLLM's sampler that no other (problem, sample) has: 63 bits."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {index}".encode()).digest()[:8], "big") >> 1
+def seed_of(seed: int, index: int, number: int = 0) -> int:
+    """A seed for vLLM's sampler (63 bits) that no other (problem, sample, request) has."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {index} {number}".encode()).digest()[:8], "big") >> 1
 
 
 async def _unless_lost(replica: Replica, work: Coroutine[Any, Any, Sample]) -> Sample:
@@ -154,9 +183,9 @@ async def _unless_lost(replica: Replica, work: Coroutine[Any, Any, Sample]) -> S
             await asyncio.gather(doing, return_exceptions=True)
 
 
-def _worst(errors: BaseExceptionGroup[Exception]) -> Exception:
+def _worst(errors: ExceptionGroup[Exception]) -> Exception:
     """Of what the two halves raised, what decides: a refusal before a lost server before a pair that fell apart."""
-    found = [error for error in errors.exceptions if not isinstance(error, BaseExceptionGroup)]
+    found = [error for error in errors.exceptions if not isinstance(error, ExceptionGroup)]
     for kind in (DailError, Busy, Lost, FellApart):
         for error in found:
             if isinstance(error, kind):

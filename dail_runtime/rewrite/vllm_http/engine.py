@@ -6,7 +6,6 @@ Samples are those of the engine `vllm`, up to the rounding of the model's logits
 from __future__ import annotations
 
 import asyncio
-import os
 import queue
 import sys
 import threading
@@ -18,19 +17,18 @@ from typing import Any, TypeVar
 
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
-from dail_runtime.errors import SetupError
 from dail_runtime.models import load_tokenizer, max_length, model_folder
 from dail_runtime.records import Sample
-from dail_runtime.rewrite.engine import SERVERS, Request, Sampling, Tick
+from dail_runtime.rewrite.engine import Request, Sampling, Tick
 from dail_runtime.rewrite.responses import Response, contexts_of, responses
 from dail_runtime.rewrite.text import Decoder
-from dail_runtime.rewrite.vllm_http.addresses import Server
 from dail_runtime.rewrite.vllm_http.client import Client
 from dail_runtime.rewrite.vllm_http.driver import Driver
 from dail_runtime.rewrite.vllm_http.naming import served_name
 from dail_runtime.rewrite.vllm_http.replicas import Needed, Replicas
 from dail_runtime.spec.model import ModelSpec
 from dail_runtime.spec.rewrite import VllmHttpEngine
+from dail_runtime.spec.servers import Server, servers_in_effect
 
 TICK_SECONDS = 1.0
 
@@ -42,35 +40,34 @@ class VllmHttpGenerator:
 
     def __init__(
         self,
-        servers: Sequence[str],
+        servers: Sequence[Server],
         tokenizer: PreTrainedTokenizerBase,
         *,
         model: str,
         length: int,
         vocabulary: int,
         in_flight: int = 64,
+        fallback: bool = False,
         say: Callable[[str], None] | None = None,
     ) -> None:
         """Begin to look for the servers; `generate` waits for them.
 
         Args:
-            servers: Base addresses.
+            servers: Where they are.
             model: Name under which they serve the model.
             length: Most tokens of prompt plus response.
             vocabulary: Rows of the model's embedding.
             in_flight: Responses under way at once on one server.
+            fallback: Draw mixed responses by draft-and-verify on servers that lack dail's plugin, instead of refusing them.
             say: Takes sentences for the user; default: standard error.
-
-        Raises:
-            SpecError: an address is none.
         """
-        parsed = [Server.parse(server) for server in servers]
         self._decode, self._model, self._length, self._vocabulary = Decoder(tokenizer), model, length, vocabulary
+        self._fallback = fallback
         self._loop: asyncio.AbstractEventLoop | None = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="dail-vllm-http", daemon=True)
         self._thread.start()
         needed = Needed(model, length, token=min(vocabulary - 1, 100))
-        self._client, self._replicas = self._call(_begin(parsed, needed, in_flight, say or _to_stderr))
+        self._client, self._replicas = self._call(_begin(servers, needed, in_flight, say or _to_stderr))
 
     @classmethod
     def open(
@@ -81,20 +78,16 @@ class VllmHttpGenerator:
         Raises:
             SetupError: nobody names any.
         """
-        named = [one.strip() for one in os.environ.get(SERVERS, "").split(",") if one.strip()] or list(engine.servers)
-        if not named:
-            raise SetupError(
-                "rewrite.engine is vllm-http and no server is named; start one with python -m dail_runtime.serve and name it in "
-                f"rewrite.engine.servers (or in {SERVERS}), or use the engine `vllm`"
-            )
+        servers = servers_in_effect(engine.servers)
         config = AutoConfig.from_pretrained(model_folder(model), trust_remote_code=False, local_files_only=True).get_text_config()
         return cls(
-            named,
+            servers,
             load_tokenizer(model),
             model=served_name(model, adapter),
             length=max_length(model, config),
             vocabulary=int(config.vocab_size),
             in_flight=engine.in_flight,
+            fallback=engine.without_plugin == "draft-and-verify",
             say=say,
         )
 
@@ -118,9 +111,8 @@ class VllmHttpGenerator:
         """See Engine.generate. Raises SetupError where no server is fit, TransientError where none comes or a response keeps failing."""
         if self._loop is None:
             raise RuntimeError("the engine is closed")
-        contexts = contexts_of(sampling)
         driver = Driver(self._client, self._replicas, self._model, self._vocabulary, self._decode, sampling)
-        self._call(self._replicas.demand(plugin=contexts == 2))
+        self._call(self._replicas.demand(plugin=contexts_of(sampling) == 2 and not self._fallback))
         unstarted = responses(requests, sampling, self._length)
         under_way: dict[Future[Sample], Response] = {}
         ended: queue.SimpleQueue[Future[Sample]] = queue.SimpleQueue()

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from dail_runtime.errors import DailError, SetupError, TransientError
-from dail_runtime.rewrite.vllm_http.addresses import Address, Server, resolve
+from dail_runtime.rewrite.vllm_http.addresses import Address, resolve
 from dail_runtime.rewrite.vllm_http.client import Client
 from dail_runtime.rewrite.vllm_http.faults import Busy, Lost, Unfit, said
 from dail_runtime.rewrite.vllm_http.wire import COMPLETIONS, HEALTH, MODELS, drawn_by_vllm
 from dail_runtime.rewrite.vllm_plugin.requests import PROBE, PROTOCOL, speaks
+from dail_runtime.spec.servers import Server
 
 RESOLVE_SECONDS = 5.0
 HEALTH_SECONDS = 3.0

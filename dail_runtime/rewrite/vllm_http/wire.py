@@ -70,7 +70,7 @@ def drawn_by_vllm(
     top_p: float,
     seed: int,
     suppress: Sequence[int] = (),
-    logprobs: int = 0,
+    logprobs: int | None = 0,
 ) -> dict[str, Any]:
     """A request that vLLM's own sampler serves. `suppress` lowers logits by 100, the most the API offers: never, for all purposes."""
     body = {
@@ -106,6 +106,51 @@ def read_completion(reply: Any) -> Completion:
         if len(values) != len(ids) or not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
             raise GarbledReply(f"the reply holds {len(ids)} tokens and {len(values)} log-probabilities")
     return Completion(ids, tuple(map(float, values)) if finish != "abort" else (), str(finish), reason if isinstance(reason, str) else None)
+
+
+def read_choices(reply: Any, most: int, vocabulary: int) -> list[list[int]]:
+    """The token ids of every choice, each of 1 to `most` ids below `vocabulary`.
+
+    Raises:
+        GarbledReply: they are not.
+    """
+    try:
+        found = [list(choice["token_ids"]) for choice in reply["choices"]]
+        aborted = any(choice["finish_reason"] not in ("stop", "length") for choice in reply["choices"])
+    except (KeyError, TypeError) as err:
+        raise GarbledReply(f"the reply is no completion with token ids ({type(err).__name__}: {err})") from None
+    if (
+        not found
+        or aborted
+        or not all(0 < len(ids) <= most and all(type(id_) is int and 0 <= id_ < vocabulary for id_ in ids) for ids in found)
+    ):
+        raise GarbledReply("the reply does not hold the token ids that were asked for")
+    return found
+
+
+def read_prompt_logprobs(reply: Any) -> list[Mapping[int, float]]:
+    """For each position of the prompt, token id -> log-probability; the first has none.
+
+    Raises:
+        GarbledReply: they are missing.
+    """
+    try:
+        return [{int(id_): float(one["logprob"]) for id_, one in (place or {}).items()} for place in reply["choices"][0]["prompt_logprobs"]]
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as err:
+        raise GarbledReply(f"the reply holds no log-probabilities of the prompt ({type(err).__name__}: {err})") from None
+
+
+def read_top_logprobs(reply: Any) -> Mapping[int, float]:
+    """Token id -> log-probability of the first generated token.
+
+    Raises:
+        GarbledReply: they are missing.
+    """
+    try:
+        (told, *_) = reply["choices"][0]["logprobs"]["top_logprobs"]
+        return {int(name.removeprefix("token_id:")): float(value) for name, value in told.items()}
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as err:
+        raise GarbledReply(f"the reply holds no log-probabilities ({type(err).__name__}: {err})") from None
 
 
 def refusal(text: str) -> str:

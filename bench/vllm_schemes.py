@@ -1,0 +1,184 @@
+"""Rewriting on vLLM, for bench/rewrite.py. Every response has the same length: no scheme gains from a lucky draw.
+
+In this process, in one engine:
+`plain` is vLLM's own sampling of the student's context and `direct` the plugin's; `ceiling` is vLLM's own sampling of both
+contexts of every response, which know nothing of each other: no scheme that reads two contexts can be faster. `paired` is the
+plugin, both contexts in lockstep. `one_engine` is what one does without a plugin, and what the method's authors do: for each token one
+request to the student's context and one to the teacher's, all responses side by side, with prefix caching; its policy needs no
+second draw here (tau = 0 in effect), which flatters it.
+
+In processes of their own: `two_engines` is the same scheme with an engine for each context, as the authors run it; `served_plain` is
+a server without the plugin drawing the student's context, and `fallback` the same server in draft-and-verify.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig
+
+from dail_runtime.models import model_folder, pick_device, pick_dtype
+from dail_runtime.rewrite.engine import Engine, Request, Sampling, problem_seed
+from dail_runtime.rewrite.vllm_engine import VllmGenerator
+from dail_runtime.rewrite.vllm_http.engine import VllmHttpGenerator
+from dail_runtime.rewrite.vllm_http.naming import served_name
+from dail_runtime.rewrite.vllm_settings import arguments, as_options
+from dail_runtime.spec.model import ModelSpec
+from dail_runtime.spec.rewrite import DirectPolicy, MixedPolicy, VllmEngine, VllmHttpEngine
+from tests.support.servers import vllm_server
+
+MIXED = MixedPolicy(kind="mixed", tau=0.8)
+FIRST_ID, LAST_ID = 32, 380
+"""Prompts are random ids from this range: below are special tokens as a rule, above there may be none."""
+PLUGIN_OPTIONS = ("logits_processors", "scheduler_cls", "logprobs_mode")
+SERVER = "vllm.entrypoints.openai.api_server"
+
+
+class VllmSchemes:
+    """The engines, the prompts and the schemes; each scheme returns tokens of finished responses per second."""
+
+    def __init__(self, spec: ModelSpec, *, responses: int, max_tokens: int, prompt: int, few: int, cpu_time: bool = False) -> None:
+        """
+        Args:
+            prompt: Tokens of the student's prompts; the teacher's have twice as many.
+            few: Tokens per response of the schemes that take a request per token.
+            cpu_time: Measure the time of this process instead of the wall clock: for shared CPUs and one thread; schemes in other
+                processes then make no sense.
+        """
+        self._spec, self._count, self._tokens, self._length, self._few = spec, responses, max_tokens, prompt, few
+        self._engine = VllmGenerator.open(VllmEngine.model_validate({"kind": "vllm", "maxNumSeqs": 2 * responses}), spec)
+        self._source = random.Random(0)
+        self._clock: Callable[[], float] = time.process_time if cpu_time else time.perf_counter
+        self._stack = ExitStack()
+        self._stack.callback(self._engine.close)
+        self._apart: tuple[Any, Any] | None = None
+        self._served: VllmHttpGenerator | None = None
+
+    def plain(self) -> float:
+        """vLLM's own sampling of the student's context."""
+        return self._own([self._prompts(1)])
+
+    def direct(self) -> float:
+        """The plugin's sampling of the student's context."""
+        return self._drawn(self._engine, [self._prompts(1)], DirectPolicy())
+
+    def ceiling(self) -> float:
+        """vLLM's own sampling of both contexts, which know nothing of each other."""
+        return self._own([self._prompts(1), self._prompts(2)])
+
+    def paired(self) -> float:
+        """The plugin's pairs."""
+        return self._drawn(self._engine, [self._prompts(1), self._prompts(2)], MIXED)
+
+    def one_engine(self) -> float:
+        """A request per token and context."""
+        return self._per_token(self._engine.vllm, self._engine.vllm)
+
+    def two_engines(self) -> float:
+        """The same, an engine for each context."""
+        if self._apart is None:
+            self._apart = self._other_engine(), self._other_engine()
+        return self._per_token(*self._apart)
+
+    def served_plain(self) -> float:
+        """The student's context on a server without the plugin."""
+        return self._drawn(self._server(), [self._prompts(1)], DirectPolicy())
+
+    def fallback(self) -> float:
+        """Draft-and-verify on that server."""
+        return self._drawn(self._server(), [self._prompts(1), self._prompts(2)], MIXED)
+
+    def shaped(self, responses: int, prompt: int) -> None:
+        """Other numbers from now on; no more responses than at the start."""
+        self._count, self._length = responses, prompt
+
+    def close(self) -> None:
+        """Give all engines back."""
+        self._stack.close()
+
+    def _prompts(self, factor: int) -> list[list[int]]:
+        # New ones for every turn: what the last turn left in the prefix cache helps nobody.
+        return [[self._source.randrange(FIRST_ID, LAST_ID) for _ in range(factor * self._length)] for _ in range(self._count)]
+
+    def _drawn(self, engine: Engine, contexts: Sequence[list[list[int]]], policy: DirectPolicy | MixedPolicy) -> float:
+        requests = [
+            Request(str(n), tuple(tuple(ids) for ids in both), (0,), problem_seed(0, "bench", "", str(n)))
+            for n, both in enumerate(zip(*contexts, strict=True))
+        ]
+        sampling = Sampling(self._tokens, 1.0, 1.0, policy, (), frozenset())
+        begin = self._clock()
+        tokens = sum(len(sample.ids) for _, samples in engine.generate(requests, sampling) for sample in samples)
+        return tokens / (self._clock() - begin)
+
+    def _own(self, contexts: Sequence[list[list[int]]]) -> float:
+        begin = self._clock()
+        found = self._run(self._engine.vllm, [ids for both in zip(*contexts, strict=True) for ids in both], self._tokens)
+        return sum(map(len, found)) / len(contexts) / (self._clock() - begin)
+
+    def _per_token(self, student: Any, teacher: Any) -> float:
+        students, teachers = self._prompts(1), self._prompts(2)
+        begin = self._clock()
+        drawn: list[list[int]] = [[] for _ in students]
+        for _ in range(self._few):
+            proposed = self._run(student, [[*ids, *said] for ids, said in zip(students, drawn, strict=True)], 1)
+            self._run(teacher, [[*ids, *said] for ids, said in zip(teachers, drawn, strict=True)], 1, logprobs=1)
+            for said, ids in zip(drawn, proposed, strict=True):
+                said.extend(ids)
+        return self._count * self._few / (self._clock() - begin)
+
+    def _run(self, engine: Any, prompts: Sequence[list[int]], tokens: int, *, logprobs: int | None = None) -> list[list[int]]:
+        """Responses of vLLM's own sampling."""
+        from vllm import SamplingParams
+        from vllm.inputs.engine import tokens_input
+        from vllm.sampling_params import RequestOutputKind
+
+        settings = SamplingParams(
+            temperature=1.0,
+            max_tokens=tokens,
+            ignore_eos=True,
+            detokenize=False,
+            logprobs=logprobs,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        for number, ids in enumerate(prompts):
+            engine.add_request(str(number), tokens_input(ids), settings)
+        step = self._engine.step if engine is self._engine.vllm else engine.step
+        found: dict[str, Any] = {}
+        while engine.has_unfinished_requests():
+            found.update({output.request_id: output.outputs[0] for output in step()})
+        return [list(found[str(number)].token_ids) for number in range(len(prompts))]
+
+    def _settings(self) -> dict[str, Any]:
+        """Of vLLM without the plugin, all else alike."""
+        folder = model_folder(self._spec)
+        longest = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config().max_position_embeddings
+        length = self._spec.max_length or longest
+        settings = arguments(folder, length=length, dtype=pick_dtype(self._spec, pick_device()))
+        return {name: value for name, value in settings.items() if name not in PLUGIN_OPTIONS}
+
+    def _other_engine(self) -> Any:
+        """Stock vLLM in a process of its own."""
+        from vllm.engine.arg_utils import EngineArgs
+        from vllm.v1.engine.llm_engine import LLMEngine
+
+        settings = EngineArgs(**self._settings(), max_num_seqs=2 * self._count, disable_log_stats=True)
+        engine = LLMEngine.from_engine_args(settings, enable_multiprocessing=True)
+        self._stack.callback(engine.engine_core.shutdown)
+        return engine
+
+    def _server(self) -> VllmHttpGenerator:
+        if self._served is None:
+            settings = {name: value for name, value in self._settings().items() if name != "skip_tokenizer_init"}
+            log = Path(self._stack.enter_context(tempfile.TemporaryDirectory())) / "log"
+            words = [*as_options({**settings, "served_model_name": served_name(self._spec), "max_logprobs": -1, "max_num_seqs": 256})]
+            server = self._stack.enter_context(vllm_server(words, log, module=SERVER))
+            engine = VllmHttpEngine(kind="vllm-http", servers=(server.url,), withoutPlugin="draft-and-verify", inFlight=self._count)
+            self._served = VllmHttpGenerator.open(engine, self._spec)
+            self._stack.callback(self._served.close)
+        return self._served

@@ -1,0 +1,28 @@
+"""The cluster that a verb talks to: from --kubeconfig, --context and -n, else from what the job file says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dailctl.kube import Client, load_access
+
+
+def reach(kubeconfig: Path | None, context: str | None, namespace: str | None, file: Path | None = None) -> Client:
+    """A client for the cluster; its namespace is -n, else that of the job `file`, else the context's.
+
+    Raises:
+        ClusterError: there is no usable kubeconfig.
+        SpecError: the job file is wrong.
+    """
+    if namespace is None and file is not None:
+        from dail_runtime.spec.load import load_job
+
+        namespace = load_job(file).spec.cluster.namespace
+    return Client(load_access(kubeconfig, context, namespace))
+
+
+def file_meant(name: str | None, file: Path | None) -> Path | None:
+    """The job file that says which run is meant: -f, else ./job.yaml where no run is named; None where one is."""
+    from dailctl.runs import DEFAULT_JOB
+
+    return file if file is not None or name is not None or not DEFAULT_JOB.is_file() else DEFAULT_JOB

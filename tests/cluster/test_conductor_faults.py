@@ -1,0 +1,212 @@
+"""What a run survives: its conductor killed in every stage, the API server restarted, pods killed, people who remove things."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from dailctl.conductor.control import MANAGER, Control
+from dailctl.kube.resources import CONFIG_MAP, DEPLOYMENT, JOB, Object, uid_of
+from tests.lab.control_plane import ControlPlane
+from tests.support.cluster_run import ClusterRun, cluster_run, scripted
+from tests.support.process_kubelet import as_here
+from tests.support.s3 import Bucket
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+
+def expected(run: ClusterRun) -> dict[str, str]:
+    """What an undisturbed run of the script makes: the results say nothing of attempts or times."""
+    import hashlib
+
+    found = {}
+    for task in run.submission().run.tasks:
+        if task.name != "report":
+            found[f"{task.prefix}/result.txt"] = hashlib.sha256(f"of {task.name}".encode()).hexdigest()
+    return found
+
+
+def assert_undisturbed(run: ClusterRun) -> None:
+    """The run is done with the results of one that nobody disturbed, and nothing but the conductor's helpers is left."""
+    status = run.until(lambda one: one.ended)
+    assert status.state == "done", status.message
+    results = run.results()
+    assert {key: results[key] for key in expected(run)} == expected(run)
+    end = time.monotonic() + 60
+    while stages := [one for one in run.left() if one.split("/")[0] in ("deployment", "service", "poddisruptionbudget", "pytorchjob")]:
+        assert time.monotonic() < end, stages
+        time.sleep(0.5)
+
+
+@pytest.fixture
+def restarting(control_plane: ControlPlane, namespace: str, bucket: Bucket, tmp_path: Path) -> Iterator[ClusterRun]:
+    """A run whose conductor's container is started again at once when it is killed."""
+
+    def command(words: Sequence[str]) -> Sequence[str]:
+        if list(words[:3]) == ["python", "-m", "dailctl.conductor"]:
+            return [sys.executable, "-m", "tests.support.restarting", str(tmp_path / "conductors"), *as_here(words)]
+        return scripted(words)
+
+    with cluster_run(control_plane, namespace, bucket, tmp_path, command) as found:
+        yield found
+
+
+def kill_conductor(run: ClusterRun) -> None:
+    """SIGKILL to the conductor at work."""
+    marks = run.folder / "conductors"
+    if marks.exists() and marks.read_text().split():
+        try:
+            os.kill(int(marks.read_text().split()[-1]), signal.SIGKILL)
+        except ProcessLookupError:
+            return
+
+
+def test_the_conductor_is_killed_in_every_stage(restarting: ClusterRun) -> None:
+    run = restarting
+    run.script(
+        **{name: ["slow"] for name in ("prepare", "rewrite__tuned", "select__tuned", "train__tuned", "evaluate__base", "evaluate__tuned")}
+    )
+    assert run.submit().code == 0
+    killed: list[str] = []
+    end = time.monotonic() + 240
+    while time.monotonic() < end:
+        status = run.status()
+        if status is not None and status.ended:
+            break
+        now = next((one.name for one in status.tasks if one.state in ("pending", "running")), None) if status is not None else None
+        if now is not None and now not in killed:
+            killed.append(now)
+            kill_conductor(run)
+        time.sleep(0.1)
+    assert len(killed) >= 6, killed
+    assert_undisturbed(run)
+    status = run.status()
+    assert status is not None
+    assert all(task.attempts == 1 for task in status.tasks), "a killed conductor costs no attempt"
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_conductor_is_killed_at_random_moments(restarting: ClusterRun, seed: int) -> None:
+    run = restarting
+    run.script()
+    assert run.submit().code == 0
+    dice = random.Random(seed)
+    for _ in range(12):
+        time.sleep(dice.uniform(0.2, 3.0))
+        kill_conductor(run)
+    assert_undisturbed(run)
+
+
+def test_the_api_server_restarts_in_the_middle(run: ClusterRun) -> None:
+    run.script(rewrite__tuned=["slow"], train__tuned=["slow"])
+    assert run.submit().code == 0
+    for task in ("rewrite/tuned", "train/tuned"):
+        run.until(lambda status, task=task: status.task(task).state == "running")  # type: ignore[misc]
+        run.lab.component("kube-apiserver").kill()
+        time.sleep(5)
+        run.lab.start("kube-apiserver")
+    assert_undisturbed(run)
+
+
+def test_a_lost_conductors_pod_is_replaced(run: ClusterRun) -> None:
+    run.script(rewrite__tuned=["slow"])
+    assert run.submit().code == 0
+    run.until(lambda status: status.task("rewrite/tuned").state == "running")
+    run.kubelet.kill(run.conductor())
+    assert_undisturbed(run)
+    assert sum(name.startswith(f"{run.name}-conductor") for name, _ in run.kubelet.started) == 2
+
+
+def test_a_passing_fault_in_training_makes_the_job_anew(run: ClusterRun) -> None:
+    run.write(train={"workers": 2})
+    run.script(train__tuned=["error:75:the store did not answer", "ok"])
+    assert run.submit().code == 0
+    assert_undisturbed(run)
+    status = run.status()
+    assert status is not None
+    assert (status.task("train/tuned").attempts, status.task("train/tuned").failures) == (2, {"passing": 1})
+    logs = {info.key.split("/")[4] for info in run.submission().run.root.list(f"logs/train/tuned/{run.name}/")}
+    assert logs == {"attempt-1", "attempt-2"}
+
+
+def test_a_preempted_worker_is_started_again_by_the_operator(run: ClusterRun) -> None:
+    run.write(train={"workers": 2})
+    run.script(train__tuned=["slow"])
+    assert run.submit().code == 0
+    run.until(lambda status: status.task("train/tuned").state == "running")
+    run.kubelet.kill(next(name for name in run.kubelet.pods() if name.endswith("-worker-0")))
+    assert_undisturbed(run)
+
+
+def test_a_user_error_ends_the_run_with_its_sentence_and_frees_everything(run: ClusterRun) -> None:
+    run.script(rewrite__tuned=["error:4:line 7 has no answer; add one"])
+    said = run.submit("--wait")
+    assert said.code == 4
+    assert said.errors[-1] == "error: rewrite/tuned: line 7 has no answer; add one"
+    run.until_only_the_record_is_left()
+
+
+def test_what_someone_removed_comes_back(run: ClusterRun) -> None:
+    run.script(rewrite__tuned=["wait", "ok"])
+    assert run.submit().code == 0
+    run.until(lambda status: status.task("rewrite/tuned").state == "running")
+    task = run.submission().record.task("rewrite/tuned")
+    client = run.client()
+    client.delete(DEPLOYMENT, task.object)
+    client.delete(JOB, task.object)
+    assert_undisturbed(run)
+
+
+def wish(run: ClusterRun, desired: str, generation: int = 0) -> Object:
+    """What `dailctl suspend` and its like write."""
+    client = run.client()
+    record = client.get(CONFIG_MAP, run.name)
+    control = Control.model_validate({"desired": desired, "generation": generation})
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": run.name, "uid": uid_of(record)}}
+    return client.apply({**body, "data": {"control.json": control.model_dump_json()}}, MANAGER)
+
+
+def test_suspend_frees_the_gpus_and_resume_goes_on(run: ClusterRun) -> None:
+    run.script(rewrite__tuned=["wait", "ok"])
+    assert run.submit().code == 0
+    run.until(lambda status: status.task("rewrite/tuned").state == "running")
+    wish(run, "suspend")
+    run.until(lambda status: status.state == "suspended")
+    assert not [name for name in run.kubelet.pods() if "conductor" not in name]
+    assert "pytorchjob" not in {one.split("/")[0] for one in run.left()}
+    wish(run, "run")
+    assert_undisturbed(run)
+
+
+def test_a_cancelled_run_goes_on_when_it_is_submitted_again(run: ClusterRun) -> None:
+    run.script(rewrite__tuned=["wait", "ok"])
+    assert run.submit().code == 0
+    run.until(lambda status: status.task("rewrite/tuned").state == "running")
+    wish(run, "cancel")
+    status = run.until(lambda status: status.ended)
+    assert (status.state, status.exit_code) == ("cancelled", 143)
+    assert not [name for name in run.kubelet.pods() if "conductor" not in name]
+    said = run.submit("--wait")
+    assert said.code == 0, said.err
+    assert_undisturbed(run)
+    status = run.until(lambda status: status.ended)
+    assert (status.generation, status.task("prepare").attempts) == (1, 1)
+
+
+def test_deleting_the_record_frees_everything(run: ClusterRun) -> None:
+    run.script(rewrite__tuned=["wait"])
+    assert run.submit().code == 0
+    run.until(lambda status: status.task("rewrite/tuned").state == "running")
+    run.client().delete(CONFIG_MAP, run.name)
+    end = time.monotonic() + 90
+    while left := run.left():
+        assert time.monotonic() < end, left
+        time.sleep(0.5)
+    assert not run.kubelet.pods()
