@@ -13,6 +13,14 @@ class StageFailed(DailError):
         self.exit_code = exit_code
 
 
+class Refused(DailError):
+    """What was looked at before a submit stands against it."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class Stopped(Interrupted):
     """dailctl was asked to stop by a signal, and did."""
 

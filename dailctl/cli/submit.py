@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -89,6 +88,7 @@ def submit(
 def _preflight(client: Client, submission: Submission, *, any_nodes: bool) -> None:
     """Warn of what may go wrong; raise, with a line for each reason, where something surely would."""
     from dail_runtime.errors import ClusterError
+    from dailctl.errors import Refused
     from dailctl.preflight import check_cluster, check_storage
 
     findings = check_cluster(client, submission.objects, submission.stages, nodes=not any_nodes)
@@ -96,13 +96,11 @@ def _preflight(client: Client, submission: Submission, *, any_nodes: bool) -> No
     for finding in findings:
         if not finding.final:
             output.warn(finding.sentence)
-    _refuse((finding.sentence for finding in findings if finding.final), ClusterError)
-
-
-def _refuse(sentences: Iterable[str], kind: type[Exception]) -> None:
-    lines = list(dict.fromkeys(sentences))
-    if lines:
-        raise kind("\n".join(lines))
+    against = [finding for finding in findings if finding.final]
+    if against:
+        codes = {finding.exit_code for finding in against}
+        lines = dict.fromkeys(finding.sentence for finding in against)
+        raise Refused("\n".join(lines), codes.pop() if len(codes) == 1 else ClusterError.exit_code)
 
 
 def _confirmed() -> bool:

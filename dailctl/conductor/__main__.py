@@ -12,7 +12,9 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections import deque
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from dail_runtime.errors import DailError, ResultError, TransientError
@@ -22,10 +24,10 @@ from dailctl.conductor.control import read_control
 from dailctl.conductor.eyes import Eyes
 from dailctl.conductor.hands import Hands, manifests_of
 from dailctl.conductor.lease import Lease
-from dailctl.conductor.loop import Conductor, expected_of, failed_status, first_status
+from dailctl.conductor.loop import REFUSALS, Conductor, expected_of, failed_status, first_status
 from dailctl.conductor.status import RunStatus
 from dailctl.conductor.store import RunStore, run_store
-from dailctl.kube import Client, load_access
+from dailctl.kube import Client, Conflict, Forbidden, NotFound, load_access
 from dailctl.kube.resources import CONFIG_MAP, owner_reference, uid_of
 from dailctl.render.record import RunRecord, run_of_record
 
@@ -44,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         # A pod has its own identity; on a laptop the kubeconfig says where.
         client = Client(load_access(namespace=os.environ.get("POD_NAMESPACE")), patience=PATIENCE)
-        status = conduct(client, name, os.environ.get("POD_NAME"))
+        status = _patiently(lambda: conduct(client, name, os.environ.get("POD_NAME")))
     except DailError as err:
         say(str(err))
         return err.exit_code
@@ -54,13 +56,30 @@ def main(argv: list[str] | None = None) -> int:
     return code if 2 <= code <= HIGHEST_FINAL else ResultError.exit_code
 
 
+def _patiently(conducting: Callable[[], RunStatus | None]) -> RunStatus | None:
+    """Try again where the API server refuses at first: after its own restart it knows no roles for a moment, and no other start follows."""
+    end = time.monotonic() + REFUSALS
+    while True:
+        try:
+            return conducting()
+        except (Forbidden, Conflict) as err:
+            if time.monotonic() > end:
+                raise
+            say(f"waits: {err}")
+            time.sleep(2.0)
+
+
 def conduct(client: Client, name: str, pod: str | None) -> RunStatus | None:
     """Bring the run called `name` to its end; its last status, None where it was deleted.
 
     Raises:
         DailError: it cannot be conducted now; the record says why where it can.
     """
-    held = client.get(CONFIG_MAP, name)
+    held = client.find(CONFIG_MAP, name)
+    if held is None:
+        # Whoever deletes the record wants the run to be gone; everything else of it goes with the record.
+        say(f"run {name} was deleted")
+        return None
     record = run_of_record(held.get("data") or {})
     labels = {**(held["metadata"].get("labels") or {}), "app.kubernetes.io/component": "conductor"}
     changed, lost = threading.Event(), threading.Event()
@@ -81,7 +100,12 @@ def conduct(client: Client, name: str, pod: str | None) -> RunStatus | None:
     eyes = Eyes(client, record, manifests, changed.set)
     try:
         store, status = _store(record, data, status, hands)
-        eyes.open()
+        try:
+            eyes.open()
+        except NotFound as err:
+            # A kind that the run needs is not there, and nothing but an installation will bring it.
+            hands.write_status(failed_status(status, err, read_control(data)))
+            raise
         archive = Archive(client, store.root, record.name)
         expected = expected_of(manifests)
         try:

@@ -118,11 +118,20 @@ class Conductor:
         for action in decision.actions:
             if action.kind == "end":
                 if decision.status.state == "done":
-                    self.store.publish_report()
+                    self._publish()
                 self.hands.hand_over()
                 return True
             self._do(action, decision.status)
         return False
+
+    def _publish(self) -> None:
+        """Put the report at the root. Where that cannot be, the run is done all the same: the report's task has it."""
+        try:
+            self.store.publish_report()
+        except TransientError:
+            raise
+        except DailError as err:
+            self.say(f"the report is not published: {err}")
 
     def _do(self, action: Action, status: RunStatus) -> None:
         live = self.eyes.live().get(action.task, Live())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from dail_runtime.errors import ClusterError
 from dailctl.backends.kinds import backend_of
 from dailctl.kube.resources import Object
 
@@ -18,6 +19,8 @@ class Finding:
     sentence: str
     final: bool = True
     """Whether it stops a submit; else it is a warning."""
+    exit_code: int = ClusterError.exit_code
+    """Of a command that it stops."""
 
 
 @dataclass(frozen=True)

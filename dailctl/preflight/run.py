@@ -54,7 +54,7 @@ def check_storage(root: Store, storage: StorageSpec) -> list[Finding]:
     try:
         root.put(probe, b"dailctl submit looks whether it may write here\n")
     except DailError as err:
-        return [*found, Finding("storage", str(err))]
+        return [*found, Finding("storage", str(err), exit_code=err.exit_code)]
     with contextlib.suppress(DailError):
         root.delete(probe)
     return found
