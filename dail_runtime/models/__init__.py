@@ -2,11 +2,12 @@
 
 from dail_runtime.models.adapter import merge_adapter
 from dail_runtime.models.device import free_device_memory, pick_device, pick_dtype
-from dail_runtime.models.folder import model_folder, parameter_count
+from dail_runtime.models.folder import config_folder, model_folder, parameter_count
 from dail_runtime.models.limits import eos_ids, max_length
 from dail_runtime.models.load import load_model, load_tokenizer
 
 __all__ = [
+    "config_folder",
     "eos_ids",
     "free_device_memory",
     "load_model",

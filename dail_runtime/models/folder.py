@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from dail_runtime.errors import ModelError
 from dail_runtime.models.cache import cached
-from dail_runtime.models.locate import locate
+from dail_runtime.models.locate import PACKAGE, locate
 from dail_runtime.models.reason import reason
 from dail_runtime.spec.model import ModelSpec
 from dail_runtime.store import digest_of
@@ -36,6 +36,25 @@ def model_folder(spec: ModelSpec) -> Path:
     stat = file.stat()
     name = f"gguf-{digest_of([str(file.resolve()), stat.st_size, stat.st_mtime_ns])[:24]}"
     return cached(name, lambda target: _convert(spec, file, target))
+
+
+def config_folder(spec: ModelSpec) -> Path:
+    """A folder with the model's config and tokenizer, and perhaps no weights: far less to fetch where nothing is computed.
+
+    Raises:
+        ModelError: no such model.
+    """
+    if spec.gguf_file is not None:
+        return model_folder(spec)  # both are inside the file
+    folder = locate(spec, weights=False)
+    if not _is_fetched(spec) or not (folder / "config.json").is_file():
+        _check(folder, spec)
+    return folder
+
+
+def _is_fetched(spec: ModelSpec) -> bool:
+    """Whether the model comes from elsewhere, so that its weights may be missing here."""
+    return spec.id.startswith("s3://") or not (spec.id.startswith(PACKAGE) or Path(spec.id.removeprefix("file://")).expanduser().is_dir())
 
 
 def parameter_count(folder: Path) -> int:

@@ -13,7 +13,7 @@ from transformers.utils import logging
 from dail_runtime.errors import ModelError, SetupError
 from dail_runtime.models.adapter import merge_adapter
 from dail_runtime.models.device import pick_dtype
-from dail_runtime.models.folder import model_folder
+from dail_runtime.models.folder import config_folder, model_folder
 from dail_runtime.models.reason import reason
 from dail_runtime.spec.model import ModelSpec
 
@@ -24,7 +24,7 @@ def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
     Raises:
         ModelError: no tokenizer, or one that dail cannot use; says what to do.
     """
-    folder = model_folder(spec)
+    folder = config_folder(spec)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as err:  # the loaders raise whatever a broken file makes them trip over

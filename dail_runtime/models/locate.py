@@ -17,12 +17,18 @@ PACKAGE = "python:"
 WANTED = (".safetensors", ".json", ".jinja", ".txt", ".model", ".gguf")
 """Endings of the files a model consists of. Nothing that could hold code or pickles is ever fetched."""
 
+WEIGHTS = (".safetensors", ".gguf")
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _HUB_SECONDS = 10.0
 
 
-def locate(spec: ModelSpec) -> Path:
+def locate(spec: ModelSpec, *, weights: bool = True) -> Path:
     """The folder that holds the model's files as they were published; fetched first where it is far away.
+
+    Args:
+        weights: Whether they are needed. Without, only configuration and tokenizer are fetched: the driver of a hundred servers
+            runs where no model would fit.
 
     Raises:
         ModelError: there is no such model, or it cannot be reached; says what to do.
@@ -31,7 +37,7 @@ def locate(spec: ModelSpec) -> Path:
     if spec.id.startswith(PACKAGE):
         return _in_package(spec)
     if spec.id.startswith("s3://"):
-        return _from_store(spec.id, open_store(spec.id))
+        return _from_store(spec.id, open_store(spec.id), weights)
     folder = Path(spec.id.removeprefix("file://")).expanduser()
     if folder.is_dir():
         return folder
@@ -39,7 +45,7 @@ def locate(spec: ModelSpec) -> Path:
         raise ModelError(
             f"model.id {spec.id}: there is no such folder; correct the path, or give a hub id such as Qwen/Qwen2.5-7B-Instruct"
         )
-    return _from_hub(spec)
+    return _from_hub(spec, weights)
 
 
 def _in_package(spec: ModelSpec) -> Path:
@@ -63,10 +69,11 @@ def _in_package(spec: ModelSpec) -> Path:
     raise ModelError(f"model.id {spec.id}: the package has no {wanted}; name the file of the weights in model.ggufFile")
 
 
-def _from_store(uri: str, store: Store) -> Path:
+def _from_store(uri: str, store: Store, weights: bool = True) -> Path:
     """Download once per content. Objects that dail did not put there carry no digest and go by name and size alone."""
     # Plain names only: a key such as 'a/../../b' must not choose where on this machine its bytes land.
-    infos = [info for info in store.list() if re.fullmatch(r"\w[\w.-]*", info.key) and info.key.endswith(WANTED)]
+    wanted = tuple(ending for ending in WANTED if weights or ending not in WEIGHTS)
+    infos = [info for info in store.list() if re.fullmatch(r"\w[\w.-]*", info.key) and info.key.endswith(wanted)]
     if not infos:
         raise ModelError(
             f"model.id {uri}: no model files there; check the prefix (config.json and *.safetensors must lie directly below it)"
@@ -80,7 +87,7 @@ def _from_store(uri: str, store: Store) -> Path:
     return cached(f"s3-{digest_of([uri, content])[:24]}", download)
 
 
-def _from_hub(spec: ModelSpec) -> Path:
+def _from_hub(spec: ModelSpec, with_weights: bool) -> Path:
     # Imported here: it takes a second, and only hub ids need it.
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import (
@@ -94,7 +101,7 @@ def _from_hub(spec: ModelSpec) -> Path:
     )
 
     where = f"model.id {spec.id}"
-    weights = [spec.gguf_file] if spec.gguf_file else ["*.safetensors"]
+    weights = [] if not with_weights else [spec.gguf_file] if spec.gguf_file else ["*.safetensors"]
     try:
         return Path(
             snapshot_download(

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
 from dail_runtime.errors import ModelError, SpecError
-from dail_runtime.models import eos_ids, max_length, model_folder
+from dail_runtime.models import config_folder, eos_ids, max_length
 from dail_runtime.spec.model import ModelSpec
 
 
@@ -28,7 +28,7 @@ def limits(spec: ModelSpec, tokenizer: PreTrainedTokenizerBase) -> Limits:
     Raises:
         ModelError: the model names no EOS token, or no length.
     """
-    folder = model_folder(spec)
+    folder = config_folder(spec)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         # Chat models list several EOS ids there, and often a single one in config.json.

@@ -24,6 +24,15 @@ def environment() -> dict[str, str]:
     return {**{name: os.environ.get(name, value) for name, value in _DEFAULTS.items()}, **_FIXED}
 
 
+def server_environment() -> dict[str, str]:
+    """The same for a process that does nothing else."""
+    if pick_device().type != "cpu":
+        return environment()
+    # On a CPU the model is not compiled, but vLLM's sampler would still compile its ranking of log-probabilities: half a minute
+    # and a C++ compiler for a number that nobody reads.
+    return {"TORCHDYNAMO_DISABLE": "1", **environment()}
+
+
 def arguments(folder: Path, *, length: int, dtype: torch.dtype) -> dict[str, Any]:
     """Arguments of vLLM's EngineArgs; as options of its server they are called the same, with '-' for '_'.
 

@@ -136,6 +136,15 @@ def test_a_model_in_a_store_is_fetched_once_and_again_when_it_changes(tmp_path: 
     assert own_cache.is_dir()
 
 
+def test_without_weights_only_configuration_and_tokenizer_are_fetched(own_cache: Path, tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "bucket"))
+    for key in ("config.json", "tokenizer.json", "model.safetensors", "model.gguf"):
+        store.put(key, key.encode())
+    assert {path.name for path in _from_store("s3://bucket/model", store, weights=False).iterdir()} == {"config.json", "tokenizer.json"}
+    assert len(list(_from_store("s3://bucket/model", store).iterdir())) == 4
+    assert len(list(own_cache.iterdir())) == 2
+
+
 def test_an_empty_prefix_is_said_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no model files there; check the prefix"):
         _from_store("s3://bucket/model", open_store(str(tmp_path)))

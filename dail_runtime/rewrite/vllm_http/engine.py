@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
-from dail_runtime.models import load_tokenizer, max_length, model_folder
+from dail_runtime.models import config_folder, load_tokenizer, max_length
 from dail_runtime.records import Sample
 from dail_runtime.rewrite.engine import Request, Sampling, Tick
 from dail_runtime.rewrite.responses import Response, contexts_of, responses
@@ -79,7 +79,7 @@ class VllmHttpGenerator:
             SetupError: nobody names any.
         """
         servers = servers_in_effect(engine.servers)
-        config = AutoConfig.from_pretrained(model_folder(model), trust_remote_code=False, local_files_only=True).get_text_config()
+        config = AutoConfig.from_pretrained(config_folder(model), trust_remote_code=False, local_files_only=True).get_text_config()
         return cls(
             servers,
             load_tokenizer(model),
