@@ -12,7 +12,7 @@ from typing import Literal
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
 from dail_runtime.evaluate.records import Interval
 
@@ -94,6 +94,8 @@ def line_chart(
             axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
             axes.xaxis.set_minor_locator(NullLocator())
             axes.xaxis.set_minor_formatter(NullFormatter())
+        elif all(x == int(x) for curve in curves.values() for x in curve.x):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if percent:
             axes.set_ylim(bottom=0)
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))

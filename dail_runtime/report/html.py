@@ -72,7 +72,7 @@ def _share(value: float) -> str:
 
 def _size(models: Mapping[str, ModelFigures]) -> str:
     figures = next(iter(models.values()))
-    return f"{figures.problems} problems, {figures.samples} answers each"
+    return f"{figures.problems} problems, {figures.samples} answer{'s' if figures.samples > 1 else ''} each"
 
 
 def _charts(models: Mapping[str, ModelFigures], palette: Mapping[str, str]) -> list[tuple[str, Markup]]:
@@ -80,8 +80,10 @@ def _charts(models: Mapping[str, ModelFigures], palette: Mapping[str, str]) -> l
     gains = {name: f.over_base[1] for name, f in models.items() if 1 in f.over_base}
     if gains:
         charts.append(("Gain over base", gains_chart(gains, label="pass@1 minus that of base, in points", colour=palette)))
+    # One k alone is a point, which the table tells better.
     by_k = {name: _banded(f.pass_at, [p.value for p in f.pass_at.values()], f.pass_at.values()) for name, f in models.items()}
-    charts.append(("pass@k", line_chart(by_k, x_label="samples k", y_label="pass@k", log2=True, percent=True, colour=palette)))
+    if any(len(curve.x) > 1 for curve in by_k.values()):
+        charts.append(("pass@k", line_chart(by_k, x_label="samples k", y_label="pass@k", log2=True, percent=True, colour=palette)))
     budgets = {name: f.budgets for name, f in models.items() if f.budgets}
     if budgets:
         lines = {name: _banded(b, [one.accuracy for one in b.values()], b.values()) for name, b in budgets.items()}
