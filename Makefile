@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements/constraints.txt --override requirements/overrides.txt
 EXTRAS := runtime,vllm,cluster,dev
 
-.PHONY: demo test check format bench bench-% constraints schema verify manifests golden chart-docs clean
+.PHONY: demo test images smoke e2e check format bench bench-% constraints schema verify manifests golden chart-docs clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -30,12 +30,26 @@ demo: $(READY) ## the whole method on a tiny model: rewrite, select, train, eval
 
 test: $(READY) ## all tests, real components included
 	@tools/test-needs
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -m 'not e2e' $(ARGS)
+
+images: $(READY) ## container images: control, runtime-cpu; IMAGES="control runtime-cpu runtime" also the one for GPUs
+	@tools/image-needs
+	@$(BIN)/python -m images.build $(IMAGES)
+
+smoke: $(READY) ## a whole job on the cluster of KUBECONFIG=...; ARGS: see python -m tests.e2e.smoke --help
+	@test -n "$(KUBECONFIG)" || { echo "name a cluster: make smoke KUBECONFIG=..." >&2; exit 2; }
+	@$(BIN)/python -m tests.e2e.smoke --kubeconfig $(KUBECONFIG) $(ARGS)
+
+e2e: $(READY) ## the same on a real Kubernetes node that is started here (root), with the images built from images/
+	@tools/test-needs
+	@tools/image-needs
+	@$(BIN)/pytest -m e2e tests/e2e -s $(ARGS)
 
 check: $(READY) ## linters, formatter, type checker
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/hadolint images/*/Containerfile
 
 format: $(READY) ## format and fix what can be fixed
 	@$(BIN)/ruff check --fix .
@@ -49,6 +63,10 @@ bench-%: $(READY)
 constraints: $(READY) ## resolve requirements/constraints.txt anew
 	@$(BIN)/uv pip compile --quiet pyproject.toml requirements/tools.in --all-extras --override requirements/overrides.txt \
 		--python-version 3.11 --no-header --no-annotate --no-emit-index-url --no-emit-find-links --upgrade -o requirements/constraints.txt
+	@# For the GPU image the same versions, as far as its vLLM allows.
+	@grep -v -e '^#' -e '^cuda-bindings' requirements/constraints.txt > requirements/constraints-gpu.txt
+	@$(BIN)/uv pip compile --quiet pyproject.toml requirements/gpu.in --extra runtime --override requirements/overrides.txt \
+		--python-version 3.11 --no-header --no-annotate --no-emit-index-url --no-emit-find-links -o requirements/constraints-gpu.txt
 
 schema: $(READY) ## write schema/: the job file's, and those of what the verbs print
 	@$(BIN)/dailctl schema > schema/dailjob.schema.json
