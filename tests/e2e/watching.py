@@ -1,0 +1,115 @@
+"""What happens to a run, seen from outside: its record, its pods while they come and go, and what is left of it."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from dailctl.conductor.status import RunStatus, read_status
+from tests.lab.cluster import Cluster, KubectlError, Object
+
+RUN, TASK = "dail.dev/run", "dail.dev/task"
+REPLICA = "training.kubeflow.org/replica-type"
+OF_THE_NAMESPACE = (("ConfigMap", "kube-root-ca.crt"), ("ServiceAccount", "default"))
+"""What every namespace has."""
+
+
+@dataclass
+class Seen:
+    """What was seen of a run's pods."""
+
+    servers: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    """Task -> most model servers that were ready at the same time."""
+    trainers: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    """Task -> kinds of training pods that ran: master, worker."""
+    loads: dict[str, float] = field(default_factory=dict)
+    """State of the run -> seconds after the start at which it was first seen."""
+
+    def take(self, pods: list[Object]) -> None:
+        """Add what these pods show."""
+        ready: dict[str, int] = defaultdict(int)
+        for pod in pods:
+            labels, task = pod["metadata"]["labels"], pod["metadata"]["labels"].get(TASK)
+            if task is None:
+                continue
+            if labels.get("app.kubernetes.io/component") == "server" and _is_ready(pod):
+                ready[task] += 1
+            if REPLICA in labels and pod["status"].get("phase") in ("Running", "Succeeded"):
+                self.trainers[task].add(labels[REPLICA])
+        for task, count in ready.items():
+            self.servers[task] = max(self.servers[task], count)
+
+
+def record_of(cluster: Cluster, namespace: str) -> Object | None:
+    """The record of the namespace's one run; None where there is none yet."""
+    found = [one for one in cluster.get("configmaps", namespace=namespace, selector=RUN)["items"] if "run.json" in one.get("data", {})]
+    return found[0] if found else None
+
+
+def watch(cluster: Cluster, namespace: str, limit: float) -> tuple[RunStatus, Seen]:
+    """Looks on until the run has ended; AssertionError, with what its pods say, where it takes longer than `limit` seconds."""
+    seen, start, told = Seen(), time.monotonic(), ""
+    while True:
+        # The API server may be away for a moment on a busy machine.
+        with contextlib.suppress(KubectlError, subprocess.TimeoutExpired):
+            record = record_of(cluster, namespace)
+            seen.take(cluster.get("pods", namespace=namespace)["items"])
+            status = read_status(record["data"]) if record else None
+            if status is not None and status.ended:
+                return status, seen
+            line = _line(status)
+            if line != told:
+                print(f"{time.monotonic() - start:6.0f} s  {line}", flush=True)
+                told = line
+        assert time.monotonic() - start < limit, f"the run has not ended after {limit:.0f} s\n{diagnosis(cluster, namespace)}"
+        time.sleep(1)
+
+
+def left_over(cluster: Cluster, namespace: str, limit: float) -> list[str]:
+    """What of the namespace is left after `limit` seconds, or when it is the record alone: KIND/NAME. Events are no objects of a run."""
+    kinds = [
+        one for one in cluster.kubectl("api-resources", "--namespaced", "--verbs=list", "--output=name").split() if "events" not in one
+    ]
+    end = time.monotonic() + limit
+    while True:
+        items = cluster.get(",".join(kinds), namespace=namespace)["items"]
+        names = sorted({(one["kind"], one["metadata"]["name"]) for one in items} - set(OF_THE_NAMESPACE))
+        if time.monotonic() > end or len([one for one in names if one[0] != "Secret"]) == 1:
+            return [f"{kind}/{name}" for kind, name in names]
+        time.sleep(1)
+
+
+def diagnosis(cluster: Cluster, namespace: str) -> str:
+    """What a person would look at first."""
+    return "\n\n".join(_diagnosis(cluster, namespace))
+
+
+def _diagnosis(cluster: Cluster, namespace: str) -> Iterator[str]:
+    where = f"--namespace={namespace}"
+    yield _tried(cluster, "get", "all,pytorchjobs", "--output=wide", where)
+    yield _tried(cluster, "get", "events", "--sort-by=.lastTimestamp", where)[-6000:]
+    for pod in _tried(cluster, "get", "pods", "--output=name", where).split():
+        yield f"== {pod}\n" + _tried(cluster, "logs", pod, "--all-containers", "--tail=40", where)[-4000:]
+
+
+def _tried(cluster: Cluster, *words: str) -> str:
+    try:
+        return cluster.kubectl(*words)
+    except (KubectlError, subprocess.TimeoutExpired) as err:
+        return str(err)
+
+
+def _is_ready(pod: dict[str, Any]) -> bool:
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in pod["status"].get("conditions", []))
+
+
+def _line(status: RunStatus | None) -> str:
+    if status is None:
+        return "no conductor has written a status yet"
+    tasks = [f"{one.name} {one.state}" + (f" ({one.message})" if one.message else "") for one in status.tasks if one.state != "waiting"]
+    return f"{status.state}: {', '.join(tasks)}" + (f" · {status.message}" if status.message else "")
