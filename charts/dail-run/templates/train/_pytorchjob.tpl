@@ -8,7 +8,7 @@ decides by docs/exit-codes.md. Arguments: root, task, component, pool.
 {{- $values := .root.Values -}}
 {{- $pool := index $values.pools .pool -}}
 {{- $launcher := list "dail_runtime.train.launch" -}}
-{{- if $values.elastic }}{{ $launcher = list "torch.distributed.run" "--module" "dail_runtime.stages" }}{{ end -}}
+{{- if $values.elastic }}{{ $launcher = list "torch.distributed.run" "--module" "--" "dail_runtime.stages" }}{{ end -}}
 {{- $command := concat (list "python" "-m") $launcher (list .task.name "--run" $values.run.runUri "--job" $values.run.jobDigest) -}}
 {{- $pod := include "dail.pod" (merge (dict "container" "pytorch" "command" $command "grace" (int64 $values.timeouts.trainSave)
   "port" (dict "name" "pytorchjob-port" "containerPort" 23456) "metrics" true) .) -}}
