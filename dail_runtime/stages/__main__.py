@@ -18,9 +18,11 @@ import traceback
 from typing import Any, TextIO
 
 from dail_runtime.errors import DailError, Interrupted
+from dail_runtime.metrics import serve_metrics
 from dail_runtime.stages.base import end_process
 from dail_runtime.stages.follow import follow_task
 from dail_runtime.stages.jobs import load_saved_job
+from dail_runtime.stages.metrics import StageMetrics
 from dail_runtime.stages.run import run_task
 from dail_runtime.store import open_store
 from dail_runtime.train.ranks import place
@@ -43,7 +45,10 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, lambda *_: stop.set())
 
+    metrics = StageMetrics(arguments.task)
+
     def emit(event: dict[str, Any]) -> None:
+        metrics.hear(event)
         try:
             print(json.dumps(event, ensure_ascii=False), file=events, flush=True)
         except BrokenPipeError:
@@ -58,6 +63,7 @@ def main(argv: list[str] | None = None) -> int:
         run = open_store(arguments.run)
         job, content = load_saved_job(run, arguments.job)
         if place().lead:
+            serve_metrics(metrics)
             run_task(run, job, content, arguments.task, emit, stop)
         else:
             follow_task(run, job, content, arguments.task, stop, abandon)

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from dail_runtime.errors import DailError, ResultError, TransientError
+from dail_runtime.metrics import serve_metrics
 from dail_runtime.store import Store, open_store
 from dailctl.conductor.archive import Archive
 from dailctl.conductor.control import read_control
@@ -25,6 +26,7 @@ from dailctl.conductor.eyes import Eyes
 from dailctl.conductor.hands import Hands, manifests_of
 from dailctl.conductor.lease import Lease
 from dailctl.conductor.loop import REFUSALS, Conductor, expected_of, failed_status, first_status
+from dailctl.conductor.metrics import RunMetrics
 from dailctl.conductor.status import RunStatus
 from dailctl.conductor.store import RunStore, run_store
 from dailctl.kube import Client, Conflict, Forbidden, NotFound, load_access
@@ -109,9 +111,11 @@ def conduct(client: Client, name: str, pod: str | None) -> RunStatus | None:
         archive = Archive(client, store.root, record.name)
         expected = expected_of(manifests)
         try:
-            return Conductor(
+            conductor = Conductor(
                 record, uid_of(held), eyes, hands, store, archive, lease, changed, lost, expected, say, pod, status
-            ).run()  # fmt: skip
+            )  # fmt: skip
+            serve_metrics(RunMetrics(record, lambda: conductor.status))
+            return conductor.run()
         finally:
             LOG.keep(store.root, record.name)
     finally:
