@@ -55,7 +55,7 @@ format: $(READY) ## format and fix what can be fixed
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: bench-rewrite bench-loss bench-store bench-render ## all benchmarks; each ends with one line of JSON
+bench: bench-rewrite bench-loss bench-train bench-store bench-render ## all benchmarks; each ends with one line of JSON
 
 bench-%: $(READY)
 	@$(BIN)/python -m bench.$(subst -,_,$*)

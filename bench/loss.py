@@ -1,9 +1,10 @@
 """Time and peak memory of the fused loss, gradient of the hidden states included, against the plain three-log-softmax version.
 
-Where the package liger-kernel is installed, also against its fused JSD loss at beta = 1, which is KL(student||teacher): our objective
-`distill`. Time: the versions take turns in one process, medians. Memory: each case in a process of its own, the growth of its
-resident set at the peak. The plain version's peak at 8k x 128k, some 30 GB, is proportional to the tokens: without --full, and where it
-does not fit into memory, it is taken from a straight line through two smaller sizes, and the output says so.
+Also against liger-kernel's chunked JSD loss at beta = 1, which is KL(student||teacher), our objective `distill`: the one of its KL
+losses that runs without Triton, so on a CPU as well. Every pair is checked to compute the same value first. Time: the versions take
+turns in one process, medians. Memory: each case in a process of its own, the growth of its resident set at the peak. The plain
+version's peak at 8k x 128k, some 30 GB, is proportional to the tokens: without --full, and where it does not fit into memory, it is
+taken from a straight line through two smaller sizes, and the output says so.
 
     python -m bench.loss [--full] [--hidden 128] [--repeats 3] [--chunk-tokens 1024]
 """
@@ -11,7 +12,6 @@ does not fit into memory, it is taken from a straight line through two smaller s
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import subprocess
 import sys
 import time
@@ -25,8 +25,11 @@ from dail_runtime.train.loss import Head, fused_loss
 from dail_runtime.train.loss.plain import plain_values
 from dail_runtime.train.memory import free_memory, readable
 
-VOCABULARIES = {"32k": 32_768, "128k": 131_072}
-TOKENS = {"1k": 1024, "8k": 8192}
+VOCABULARIES = {"32k": 32_768, "128k": 131_072, "152k": 151_936}
+TOKENS = {"1k": 1024, "8k": 8192, "16k": 16_384}
+SHORT = (("1k", "32k"), ("1k", "128k"), ("8k", "32k"))
+"""Sizes whose times are taken without --full; the others take minutes each."""
+PAIRS = (("fused", "plain"), ("distill", "liger"))
 PLAIN_COPIES = 9
 """Tensors [tokens, vocabulary] that the plain version may hold at once; what must be free before it is tried."""
 
@@ -50,6 +53,16 @@ def main() -> None:
 
 def _case(name: str, tokens: int, vocabulary: int, arguments: argparse.Namespace) -> Callable[[], None]:
     """Forward and backward of one version on random input."""
+    loss = _loss(name, tokens, vocabulary, arguments)
+
+    def run() -> None:
+        torch.autograd.backward(loss())
+
+    return run
+
+
+def _loss(name: str, tokens: int, vocabulary: int, arguments: argparse.Namespace) -> Callable[[], torch.Tensor]:
+    """Computes the loss of one version on random input, with a graph."""
     made = torch.Generator().manual_seed(0)
 
     def draw(rows: int) -> torch.Tensor:
@@ -71,7 +84,7 @@ def _case(name: str, tokens: int, vocabulary: int, arguments: argparse.Namespace
         return fused_loss(hidden, head, objective="distill", teacher=teacher, chunk_tokens=arguments.chunk_tokens).loss
 
     def liger() -> torch.Tensor:
-        from liger_kernel.chunked_loss import LigerFusedLinearJSDLoss  # type: ignore[import-not-found]
+        from liger_kernel.chunked_loss import LigerFusedLinearJSDLoss  # type: ignore[import-untyped]
 
         # Not compiled: that needs a C++ compiler, which a machine that only trains lacks.
         loss = LigerFusedLinearJSDLoss(
@@ -82,11 +95,18 @@ def _case(name: str, tokens: int, vocabulary: int, arguments: argparse.Namespace
 
     version = {"fused": fused, "plain": plain, "distill": distill, "liger": liger}[name]
 
-    def run() -> None:
+    def run() -> torch.Tensor:
         hidden.grad = None
-        torch.autograd.backward(version())
+        return version()
 
     return run
+
+
+def _same_loss(one: str, other: str, arguments: argparse.Namespace) -> None:
+    """Two versions that are compared compute the same."""
+    values = [float(_loss(name, 64, 512, arguments)()) for name in (one, other)]
+    if abs(values[0] - values[1]) > 1e-4 * abs(values[1]):
+        sys.exit(f"{one} and {other} do not compute the same: {values[0]:.6g} and {values[1]:.6g}")
 
 
 def _timed(run: Callable[[], None]) -> Callable[[], float]:
@@ -102,13 +122,15 @@ def _times(arguments: argparse.Namespace) -> dict[str, float]:
     """Ratios of time; over several vocabularies the worst."""
     ratios: dict[str, list[float]] = {}
     for size, tokens in TOKENS.items():
-        for vocabulary in VOCABULARIES if arguments.full or size == "1k" else ("32k",):
-            number = VOCABULARIES[vocabulary]
-            pairs = [("fused", "plain")] + ([("distill", "liger")] if _has_liger() else [])
+        for vocabulary, number in VOCABULARIES.items():
+            if not arguments.full and (size, vocabulary) not in SHORT:
+                continue
+            pairs = list(PAIRS)
             if PLAIN_COPIES * tokens * number * 4 > free_memory():
                 print(f"time {size} x {vocabulary}: the plain version does not fit into memory; left out", file=sys.stderr)
                 pairs = pairs[1:]
             for one, other in pairs:
+                _same_loss(one, other, arguments)
                 cases = {name: _timed(_case(name, tokens, number, arguments)) for name in (one, other)}
                 seconds = interleaved(cases, arguments.repeats if size == "1k" else max(1, arguments.repeats - 1))
                 print(f"time {size} x {vocabulary}: {one} {seconds[one]:.2f} s, {other} {seconds[other]:.2f} s")
@@ -122,7 +144,7 @@ def _memory(arguments: argparse.Namespace) -> dict[str, float]:
     sizes = [(size, vocabulary) for size in TOKENS for vocabulary in VOCABULARIES] if arguments.full else [("8k", "128k")]
     for size, vocabulary in sizes:
         tokens, number = TOKENS[size], VOCABULARIES[vocabulary]
-        for one, other in [("fused", "plain")] + ([("distill", "liger")] if _has_liger() else []):
+        for one, other in PAIRS:
             mine = _peak_of(one, tokens, number, arguments)
             # Without --full also where it would fit: the line is exact enough, and takes seconds.
             if other == "plain" and (not arguments.full or PLAIN_COPIES * tokens * number * 4 > free_memory()):
@@ -163,10 +185,6 @@ def _status(field: str) -> int:
         if line.startswith(field + ":"):
             return int(line.split()[1]) * 1024
     raise RuntimeError(f"/proc/self/status has no {field}")
-
-
-def _has_liger() -> bool:
-    return importlib.util.find_spec("liger_kernel") is not None
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def merge_adapter(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
         raise ModelError(
             f"{adapter}: this adapter cannot be loaded into {model.config.name_or_path} ({reason(err)}); use the model it was trained on"
         ) from err
-    expected = set(get_peft_model_state_dict(adapted))
+    expected = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
     if stored != expected:
         one = sorted(stored ^ expected)[0]
         raise ModelError(

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import GENERATION_CONFIG_NAME, logging
 
 from dail_runtime.errors import ModelError, SetupError
 from dail_runtime.models.adapter import merge_adapter
@@ -43,10 +43,10 @@ def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(spec: ModelSpec, *, device: torch.device, adapter: Path | None = None) -> PreTrainedModel:
+def load_model(spec: ModelSpec, *, device: torch.device, adapter: Path | None = None, dtype: torch.dtype | None = None) -> PreTrainedModel:
     """The causal language model on `device`, in evaluation mode and frozen; `adapter` (a LoRA folder) is merged in.
 
-    Attention is PyTorch's scaled_dot_product_attention where the architecture has it. The dtype is `pick_dtype`'s.
+    Attention is PyTorch's scaled_dot_product_attention where the architecture has it. The dtype is `pick_dtype`'s, if none is given.
 
     Raises:
         ModelError: the weights are missing, incomplete, unsafe or of an architecture that dail cannot load.
@@ -59,7 +59,7 @@ def load_model(spec: ModelSpec, *, device: torch.device, adapter: Path | None = 
     try:
         model, found = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=pick_dtype(spec, device),
+            dtype=dtype or pick_dtype(spec, device),
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
@@ -78,6 +78,16 @@ def load_model(spec: ModelSpec, *, device: torch.device, adapter: Path | None = 
         model = merge_adapter(model, adapter)
     loaded: PreTrainedModel = model.requires_grad_(False).eval()
     return loaded
+
+
+def empty_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+    """The model in `folder` (`model_folder`) without its weights: parameters have shapes and take no memory."""
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+    if (folder / GENERATION_CONFIG_NAME).is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+    return model.requires_grad_(False).eval()
 
 
 def _remedy(err: Exception) -> str:

@@ -21,6 +21,20 @@ FORMAT = 1
 """Raised when a stage's code changes what it would write for the same settings, so that old results are not reused."""
 
 
+PIECES = (
+    "workers",
+    "keep_checkpoints",
+    "checkpoint_every",
+    "micro_batch_tokens",
+    "chunk_tokens",
+    "gradient_checkpointing",
+    "cache_references",
+    "shard",
+)
+"""Fields of `train` that say in which pieces the work is done, not what is computed: a training that ran out of memory goes on from
+its checkpoint with smaller ones."""
+
+
 @dataclass(frozen=True)
 class Task:
     """One stage for one variant (or for several that share it)."""
@@ -83,9 +97,9 @@ def plan(job: DailJob, content: Mapping[str, str]) -> tuple[Task, ...]:
     trained: dict[str, Task] = {}
     for variant in spec.variant_names():
         chosen = spec.settings(variant)
-        # How many servers or workers share the work does not change its result.
+        # How many servers or workers share the work does not change its result, nor does in which pieces they do it.
         sampling = {**model, "rewrite": {**_dump(chosen.rewrite, "replicas"), "engine": _engine(chosen.rewrite)}}
-        learning = {**model, "train": _dump(chosen.train, "workers", "keep_checkpoints", "checkpoint_every")}
+        learning = {**model, "train": _dump(chosen.train, *PIECES)}
         rewrite = add("rewrite", variant, [prepare], chosen, sampling)
         select = add("select", variant, [prepare, rewrite], chosen, {**model, "select": _dump(chosen.select)})
         if spec.evaluate.teacher_check:

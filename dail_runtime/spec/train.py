@@ -34,6 +34,16 @@ class Warmup(Section):
     """How long, in epochs; they come before `train.epochs`."""
 
 
+class PrefixMaskSpec(Section):
+    """Ends the supervision of a response once the teacher's margin over the student, log M_T(y) - log M_th(y) of the trace's own
+    tokens, has collapsed: from there on the teacher knows nothing that the student does not see in the prefix."""
+
+    margin: float = 0.0
+    """Nats; collapsed is a mean below it."""
+    window: int = Field(default=64, ge=1)
+    """Tokens over which the mean is taken; the first so many of a response are always supervised."""
+
+
 class TrainSpec(Section):
     """What is minimised, and how."""
 
@@ -47,6 +57,18 @@ class TrainSpec(Section):
     """Weight of the negative reference; at 1 and above the objective has no lower bound."""
     reference: Literal["own", "other"] = "own"
     """`other` shows both references the solution of another problem: a control that must not help."""
+    reduction: Literal["mean", "sum"] = "mean"
+    """`mean`: over all response tokens of a step, each weighs the same; `sum`: over the tokens of a trace, then the mean over the
+    traces, so that the gradient grows with their length."""
+    kl_clip: float | None = Field(default=None, gt=0)
+    """Most nats that one token counts in a KL objective; a token above counts as that much and gives no gradient. null: no
+    limit."""
+    reference_top_k: int | None = Field(default=None, ge=1, le=8192)
+    """Compare with the references on the teacher's so many most probable tokens and one outcome for all others, instead of the whole
+    vocabulary. Kept references then take some 12 bytes a token for each. null: the whole vocabulary, which is exact."""
+    prefix_mask: PrefixMaskSpec | None = None
+    """Stop to supervise a response, in a KL objective, where the teacher's margin over the student collapses. null: supervise all
+    of it."""
     epochs: Annotated[float, Field(gt=0, le=1000)] = 5
     """Passes over the kept traces."""
     warmup: Warmup | None = None
@@ -74,6 +96,9 @@ class TrainSpec(Section):
     cache_references: Literal["auto", "on", "off"] = "auto"
     """Compute the references' hidden states once and keep them for all epochs. `auto`: where they take a quarter of the free memory
     at most; `on`: also in a temporary file."""
+    shard: Literal["auto", "on", "off"] = "auto"
+    """Spread the frozen weights over the training processes (FSDP2) instead of a copy in each. `auto`: where a copy would not fit
+    into a process's memory."""
     lora: LoraSpec = LoraSpec()
     """The adapter."""
     checkpoint_every: int = Field(default=50, ge=1)

@@ -1,18 +1,30 @@
 """The stage `train`: from kept traces to an adapter and a merged model.
 
 Writes `adapter/`, `model/` (where wanted) and `curves.jsonl`, a line a step: step, epoch, objective, loss, kl_teacher, kl_negative,
-entropy, teacher_top_mass (means over the step's response tokens; null where the objective has no such thing), learning_rate,
-grad_norm, tokens (response tokens so far) and tokens_per_s (response tokens). While it runs, `checkpoints/`.
+entropy, teacher_top_mass, supervised, clipped (means over the step's response tokens; null where the objective or the settings have no
+such thing), learning_rate, grad_norm, tokens (response tokens so far) and tokens_per_s (response tokens). While it runs, `checkpoints/`.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
+from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from dail_runtime.errors import ResultError
-from dail_runtime.models import eos_ids, load_model, load_tokenizer, max_length, pick_device
+from dail_runtime.models import (
+    empty_model,
+    eos_ids,
+    load_model,
+    load_tokenizer,
+    max_length,
+    model_folder,
+    parameter_count,
+    pick_device,
+    pick_dtype,
+)
 from dail_runtime.objects import CURVES, KEPT, PROBLEMS
 from dail_runtime.prompts.contexts import Prompts
 from dail_runtime.prompts.reference import references
@@ -24,8 +36,12 @@ from dail_runtime.train.checkpoint import Checkpoints
 from dail_runtime.train.data import TrainingData, expert_texts, traces
 from dail_runtime.train.export import save_adapter, save_merged
 from dail_runtime.train.loop import Training
+from dail_runtime.train.memory import free_memory
+from dail_runtime.train.plan import plan_memory
 from dail_runtime.train.ranks import place
-from dail_runtime.train.world import joined
+from dail_runtime.train.sanity import check_device, check_world
+from dail_runtime.train.sharding import must_shard, room_of, shard
+from dail_runtime.train.world import World, joined
 
 
 def run(ctx: StageContext) -> dict[str, Any]:
@@ -34,18 +50,37 @@ def run(ctx: StageContext) -> dict[str, Any]:
     Counts: rows, tokens (response tokens of an epoch), steps, dropped (reason -> rows), solutions_cut, boxes_added (sft),
     trainable_parameters, loss (of the last step), tokens_per_s (mean), resumed_at_step.
     """
-    spec = ctx.task.settings.train
+    spec, source = ctx.task.settings.train, ctx.job.spec.model
     transformers_logging.disable_progress_bar()
-    device = pick_device()
-    world = ctx.held.enter_context(joined(place(), device, ctx.stop, ctx.abandon))
-    tokenizer = world.lead_first(lambda: load_tokenizer(ctx.job.spec.model))
-    model = load_model(ctx.job.spec.model, device=device)
+    here, device = place(), pick_device()
+    check_device(here, device, ctx.abandon)
+    world = ctx.held.enter_context(joined(here, device, ctx.stop, ctx.abandon))
+    check_world(world, ctx.abandon)
+    tokenizer = world.lead_first(lambda: load_tokenizer(source))
+    room = room_of(device, free_memory(), here.local_size)
+    weights = parameter_count(model_folder(source)) * pick_dtype(source, device).itemsize
+    spread = must_shard(spec.shard, weights=weights, room=room, world=world)
+    model = _model(ctx, device, world, spread=spread)
     data = _data(ctx, tokenizer, model)
     if not data.rows:
         reasons = ", ".join(f"{count} {reason}" for reason, count in data.dropped.items()) or "select kept none"
         raise ResultError(f"{ctx.task.name}: there is no trace to learn from ({reasons}); see the counts of select")
     recompute = recomputes(spec.gradient_checkpointing, model)
     student = Student(model, spec.lora, seed=ctx.job.spec.seed, recompute=recompute)
+    if spread:
+        shard(student, world)
+    plan = plan_memory(
+        model.config.get_text_config(),
+        spec,
+        [len(row.prompts["student"]) + len(row.response) - 1 for row in data.rows],
+        weights=weights,
+        trainable=sum(one.numel() for one in student.trainable.values()),
+        itemsize=student.dtype.itemsize,
+        recompute=recompute,
+        ranks=world.size if spread else 1,
+        cpu=device.type == "cpu",
+    )
+    ctx.progress.say(plan.sentence(room, spec, recompute=recompute))
     first = data.rows[0]
     student.check_head(collate([first.prompts["student"]], [first.response], student.device).ids[:, :16])
     checkpoints = Checkpoints(ctx.out.at("checkpoints"), keep=spec.keep_checkpoints)
@@ -56,10 +91,10 @@ def run(ctx: StageContext) -> dict[str, Any]:
     if not world.lead:
         return {}
     ctx.out.put(CURVES, training.curves_jsonl())
-    save_adapter(student, ctx.out, base=ctx.job.spec.model.id, revision=ctx.job.spec.model.revision)
+    save_adapter(student, ctx.out, base=source.id, revision=source.revision)
     trainable = sum(one.numel() for one in student.trainable.values())
     if spec.save_merged:
-        save_merged(student, tokenizer, ctx.out)
+        save_merged(_whole(ctx, student) if spread else student, tokenizer, ctx.out)
     # Only now: until everything above is written, they are what a killed stage goes on from.
     checkpoints.clear()
     curves = training.curves
@@ -77,6 +112,26 @@ def run(ctx: StageContext) -> dict[str, Any]:
         "tokens_per_s": curves[-1]["tokens"] / seconds,
         "resumed_at_step": training.resumed_at,
     }
+
+
+def _model(ctx: StageContext, device: torch.device, world: World, *, spread: bool) -> PreTrainedModel:
+    """The model on `device`; where it will be spread over the ranks, in rank 0's main memory, and its shapes alone on the others."""
+    source = ctx.job.spec.model
+    if not spread:
+        return load_model(source, device=device)
+    dtype = pick_dtype(source, device)
+    return load_model(source, device=torch.device("cpu"), dtype=dtype) if world.lead else empty_model(model_folder(source), dtype)
+
+
+def _whole(ctx: StageContext, student: Student) -> Student:
+    """The student with all its weights in main memory: only rank 0 writes, and the others need not help it."""
+    spec = ctx.task.settings.train
+    model = load_model(ctx.job.spec.model, device=torch.device("cpu"), dtype=student.dtype)
+    whole = Student(model, spec.lora, seed=ctx.job.spec.seed, recompute=False)
+    with torch.no_grad():
+        for name, weight in whole.trainable.items():
+            weight.copy_(student.trainable[name])
+    return whole
 
 
 def _data(ctx: StageContext, tokenizer: Any, model: Any) -> TrainingData:

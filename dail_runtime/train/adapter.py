@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from transformers import PreTrainedModel
 from dail_runtime.errors import ModelError
 from dail_runtime.spec.train import LoraSpec
 from dail_runtime.train.batches import Batch, collate
-from dail_runtime.train.loss import Head
+from dail_runtime.train.loss import Head, LowRank
 
 CHECKPOINTED = 500_000_000
 """Parameters above which `gradientCheckpointing: auto` recomputes activations."""
@@ -44,7 +45,7 @@ class Student:
         config = LoraConfig(
             r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(lora.targets), task_type="CAUSAL_LM"
         )
-        with torch.random.fork_rng(devices=[] if self.device.type == "cpu" else [self.device]):
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(seed)
             # Its first values are drawn on the CPU: the same on every device.
             self.peft: PeftModel = get_peft_model(model, config, autocast_adapter_dtype=True)
@@ -53,12 +54,13 @@ class Student:
             for module in model.modules():
                 if isinstance(module, LoraLayer):
                     module.cast_input_dtype_enabled = False
-        self.trainable: dict[str, nn.Parameter] = {name: one for name, one in self.peft.named_parameters() if one.requires_grad}
+        self.trainable = trainable_of(self.peft)
         if recompute:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         # peft says it is in training mode while the layers inside are still in evaluation mode, where nothing is recomputed.
         self.peft.train()
-        self._decoder: nn.Module = model.get_decoder()
+        self.decoder: nn.Module = model.get_decoder()
+        self._output: nn.Module = model.get_output_embeddings()
         self.head = head_of(model)
         self.sharded = False
         """Whether every pass needs all ranks, because each holds a part of the frozen weights only."""
@@ -74,6 +76,14 @@ class Student:
             self.peft.train()
         return self._rows(batch)
 
+    def update(self, hidden: Tensor) -> LowRank | None:
+        """What the adapter of the output layer adds to the logits of hidden states [tokens, H]; None where it has no adapter."""
+        if not isinstance(self._output, LoraLayer):
+            return None
+        down, up = self._output.lora_A["default"].weight, self._output.lora_B["default"].weight
+        inputs = self._output.lora_dropout["default"](hidden.to(down.dtype))
+        return LowRank(nn.functional.linear(inputs, down) * self._output.scaling["default"], up)
+
     @torch.no_grad()
     def reference_hidden(self, batch: Batch) -> Tensor:
         """The frozen model's hidden states [tokens, H]: the adapter is off, and so is any dropout of the model."""
@@ -85,7 +95,10 @@ class Student:
         """A pass over one token that changes nothing: for a rank without work while the others need its part of the weights."""
         batch = collate([(0,)], [(0,)], self.device)
         if learning:
-            torch.autograd.backward(self.hidden(batch).sum() * 0)
+            states = self.hidden(batch)
+            # As the loss does, and in this order on all ranks: what is sharded of the output matrix is gathered.
+            self.head.whole()
+            torch.autograd.backward(states.sum() * 0)
         else:
             self.reference_hidden(batch)
 
@@ -97,18 +110,33 @@ class Student:
         """
         self.peft.eval()
         with torch.no_grad(), self._autocast():
-            expected = self.causal(input_ids=ids, use_cache=False).logits[0]
-            hidden = self._decoder(input_ids=ids, use_cache=False).last_hidden_state[0]
-        found = self.head.logits(hidden)
+            with self._whole_output():
+                expected = self.causal(input_ids=ids, use_cache=False).logits[0]
+            hidden = self.decoder(input_ids=ids, use_cache=False).last_hidden_state[0]
+            update = self.update(hidden)
+        found = self.head.logits(hidden, update)
         # 16-bit logits are rounded to 8 significant bits; what this looks for is a missing scale, cap or projection.
         tolerance = (1e-3 if expected.dtype == torch.float32 else 2e-2) * float(expected.abs().max())
         if found.shape != expected.shape or not torch.allclose(found, expected.float(), rtol=0, atol=tolerance + 1e-4):
             name, kind = self.causal.config.name_or_path, type(self.causal).__name__
             raise ModelError(f"{name}: {kind} makes its logits in a way that dail's loss does not know; choose another model")
 
+    @contextmanager
+    def _whole_output(self) -> Iterator[None]:
+        """The model's own output layer can compute: its matrix is gathered meanwhile where it is sharded."""
+        layer = base_of(self._output)
+        sharded = layer.weight
+        whole = self.head.whole().weight
+        if whole is not self.head.weight:
+            layer.weight = nn.Parameter(whole, requires_grad=False)
+        try:
+            yield
+        finally:
+            layer.weight = sharded
+
     def _rows(self, batch: Batch) -> Tensor:
         with self._autocast():
-            states: Tensor = self._decoder(input_ids=batch.ids, use_cache=False).last_hidden_state
+            states: Tensor = self.decoder(input_ids=batch.ids, use_cache=False).last_hidden_state
         # index_select: its backward pass adds in a fixed order, which resuming bit for bit relies on.
         return states.flatten(0, 1).index_select(0, batch.rows)
 
@@ -119,20 +147,32 @@ class Student:
 def head_of(model: PreTrainedModel) -> Head:
     """The model's output layer, with what its configuration says about scaling and capping logits."""
     layer = model.get_output_embeddings()
+    layer = base_of(layer)
     config = model.config.get_text_config()
     scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
     cap = getattr(config, "final_logit_softcapping", None)
     return Head(layer.weight, getattr(layer, "bias", None), scale, None if cap is None else float(cap))
 
 
+def base_of(layer: nn.Module) -> Any:
+    """The layer without its adapter."""
+    return layer.get_base_layer() if isinstance(layer, LoraLayer) else layer
+
+
+def trainable_of(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The adapter's weights by name."""
+    return {name: one for name, one in model.named_parameters() if one.requires_grad}
+
+
 def check_targets(model: PreTrainedModel, targets: tuple[str, ...]) -> None:
-    """Refuse adapter targets that match no linear layer of the model, and the output layer.
+    """Refuse adapter targets that match no linear layer of the model, and an output layer that shares its matrix with the embedding.
 
     Raises:
         ModelError: names the linear layers there are.
     """
-    output = model.get_output_embeddings()
-    linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear) and module is not output}
+    output, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    tied = output.weight is embedding.weight
+    linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear) and not (tied and module is output)}
     known = sorted({name.rsplit(".", 1)[-1] for name in linear})
     for target in targets:
         if not any(name == target or name.endswith(f".{target}") for name in linear):

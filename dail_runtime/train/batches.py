@@ -95,6 +95,12 @@ class Batch:
     counts: tuple[int, ...]
     """Response tokens of each sequence."""
 
+    @property
+    def starts(self) -> Tensor:
+        """[tokens] place in `rows` at which the response of each token begins."""
+        counts = torch.tensor(self.counts, device=self.rows.device)
+        return torch.repeat_interleave(counts.cumsum(0) - counts, counts, output_size=len(self.rows))
+
 
 def collate(prompts: Sequence[tuple[int, ...]], responses: Sequence[tuple[int, ...]], device: torch.device) -> Batch:
     """A batch of prompts [n], each with its response."""

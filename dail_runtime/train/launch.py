@@ -5,7 +5,8 @@ code of the rank that failed first, so that a wrong setting is not retried and a
 which save together and end with 143. Standard output carries the events of rank 0, and one error event of whichever rank failed.
 
 How many machines and which one this is come from the options, or from the environment of Kubeflow's training operator (PET_NNODES,
-PET_NODE_RANK, PET_NPROC_PER_NODE, PET_MASTER_ADDR, PET_MASTER_PORT, or MASTER_ADDR and MASTER_PORT): the same names as torchrun's.
+PET_NODE_RANK, PET_NPROC_PER_NODE, PET_MASTER_ADDR, PET_MASTER_PORT, or MASTER_ADDR and MASTER_PORT): the same names as torchrun's. Where
+their number may change (its elasticPolicy), torchrun's agent does the work.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dail_runtime.errors import DailError, SetupError, UsageError
+from dail_runtime.train.elastic import elastic_of, run_elastic
 from dail_runtime.train.processes import run_ranks
 
-GRACE = 120.0
-"""Seconds that ranks get between SIGTERM and SIGKILL."""
+GRACE = 110.0
+"""Seconds that ranks get between SIGTERM and SIGKILL: less than a training pod gets, so that this process can still say what happened."""
 PORT = 29500
 """Where ranks of several machines meet, unless MASTER_PORT says otherwise (torchrun's default)."""
 
@@ -63,7 +65,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("task", help="for example train/nll")
     parser.add_argument("--run", required=True, metavar="URI", help="the run's root: a folder, file:// or s3://")
     parser.add_argument("--job", required=True, metavar="DIGEST", help="name of the saved job below the root's jobs/")
-    parser.add_argument("--nnodes", help="machines (PET_NNODES); default: 1")
+    parser.add_argument("--nnodes", help="machines (PET_NNODES), or LEAST:MOST where they may come and go; default: 1")
+    parser.add_argument("--rdzv-endpoint", help="with LEAST:MOST: HOST:PORT where machines meet (PET_RDZV_ENDPOINT)")
+    parser.add_argument("--rdzv-id", help="with LEAST:MOST: name of the meeting (PET_RDZV_ID)")
+    parser.add_argument("--max-restarts", help="with LEAST:MOST: restarts after failures (PET_MAX_RESTARTS)")
     parser.add_argument("--node-rank", help="number of this machine (PET_NODE_RANK); default: 0")
     parser.add_argument("--nproc-per-node", help="processes here (PET_NPROC_PER_NODE): a number, or auto: one per visible GPU, 1 without")
     parser.add_argument("--master-addr", help="machine 0 (PET_MASTER_ADDR, MASTER_ADDR)")
@@ -72,26 +77,30 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     options = {"PET_" + name.upper(): value for name, value in vars(arguments).items() if value is not None}
     try:
-        nodes = nodes_of({**os.environ, **options})
+        environment = {**os.environ, **options}
+        per_node = processes(environment)
+        elastic = elastic_of(environment, per_node)
+        nodes = nodes_of(environment, per_node) if elastic is None else None
     except DailError as err:
         print(json.dumps({"event": "error", "kind": type(err).__name__, "message": str(err), "exit": err.exit_code}), flush=True)
         return err.exit_code
     command = [sys.executable, "-P", "-m", "dail_runtime.stages", arguments.task, "--run", arguments.run, "--job", arguments.job]
+    if elastic is not None:
+        return run_elastic(command, elastic, grace=arguments.grace)
+    assert nodes is not None
     return run_ranks(command, [nodes.environment(rank) for rank in range(nodes.per_node)], grace=arguments.grace)
 
 
-def nodes_of(environment: Mapping[str, str]) -> Nodes:
-    """The machines that the environment describes.
+def nodes_of(environment: Mapping[str, str], per_node: int) -> Nodes:
+    """The machines that the environment describes, each with `per_node` processes.
 
     Raises:
         UsageError: a variable makes no sense, or the address of machine 0 is missing.
-        SetupError: a GPU was asked for and is not there, or fewer than processes were asked for.
     """
     count = _number(environment, "PET_NNODES", 1)
     rank = _number(environment, "PET_NODE_RANK", 0)
     if not 0 <= rank < count:
         raise UsageError(f"PET_NODE_RANK is {rank}, but there are {count} machines (PET_NNODES); it counts from 0")
-    per_node = processes(environment)
     address = environment.get("PET_MASTER_ADDR") or environment.get("MASTER_ADDR")
     if count == 1:
         # A port that is free: several runs may train on one machine.
@@ -103,7 +112,12 @@ def nodes_of(environment: Mapping[str, str]) -> Nodes:
 
 
 def processes(environment: Mapping[str, str]) -> int:
-    """How many processes run on this machine; see `nodes_of`."""
+    """How many processes run on this machine.
+
+    Raises:
+        UsageError: the variable makes no sense.
+        SetupError: a GPU was asked for and is not there, or fewer than processes were asked for.
+    """
     wanted = (environment.get("PET_NPROC_PER_NODE") or "auto").strip().lower()
     if wanted == "cpu" or environment.get("DAIL_DEVICE", "").strip().lower() == "cpu":
         return 1 if wanted in ("auto", "cpu") else _number(environment, "PET_NPROC_PER_NODE", 1)
@@ -127,11 +141,9 @@ def _visible_gpus() -> int:
 
 def _number(environment: Mapping[str, str], name: str, default: int) -> int:
     value = (environment.get(name) or str(default)).strip()
-    if name == "PET_NNODES" and ":" in value:
-        least, most = value.split(":", 1)
-        if least != most:
-            raise UsageError(f"PET_NNODES is {value!r}: the number of machines is fixed while a training runs; give one number")
-        value = least
+    if name == "PET_NNODES":
+        # least:most, of equal numbers here: others are an elastic training.
+        value = value.partition(":")[0]
     with contextlib.suppress(ValueError):
         if int(value) >= (1 if name != "PET_NODE_RANK" else 0):
             return int(value)

@@ -15,24 +15,26 @@ import torch
 from torch import Tensor
 
 from dail_runtime.errors import Interrupted, ResultError
-from dail_runtime.spec.train import TrainSpec
+from dail_runtime.spec.train import Objective, TrainSpec
 from dail_runtime.stages.base import Progress
 from dail_runtime.store import digest_of
 from dail_runtime.train.adapter import Student
 from dail_runtime.train.batches import Course, Step, collate, micro_batches, shares
 from dail_runtime.train.checkpoint import Checkpoint, Checkpoints
 from dail_runtime.train.data import REFERENCES, Row
+from dail_runtime.train.form import Form, HiddenStates, MostProbable
 from dail_runtime.train.keeping import Place, choose_keeping
 from dail_runtime.train.lockstep import rounds
-from dail_runtime.train.loss import fused_loss
+from dail_runtime.train.loss import PrefixMask, TokenFigures, fused_loss
 from dail_runtime.train.memory import out_of_memory_says
+from dail_runtime.train.plan import remedy
 from dail_runtime.train.references import References
 from dail_runtime.train.saving import Saving
 from dail_runtime.train.schedule import learning_rate
 from dail_runtime.train.world import World
 
-FIGURES = ("kl_teacher", "kl_negative", "entropy", "teacher_top_mass")
-"""Token figures of `TokenFigures` that the curves show as means."""
+FIGURES = ("kl_teacher", "kl_negative", "entropy", "teacher_top_mass", "supervised", "clipped")
+"""Token figures of `TokenFigures` that the curves show as means over all response tokens."""
 
 
 class Training:
@@ -106,49 +108,33 @@ class Training:
                 self._save(step, wait=step == self.course.total)
 
     def accumulate(self, plan: Step, references: References) -> dict[str, float] | None:
-        """Add the gradient of a step's loss, the mean over all its response tokens, to the adapter; returns the mean figures.
+        """Add the gradient of a step's loss to the adapter; returns the loss (`value`) and the mean figures of its response tokens.
 
         Exact by tokens: the result does not depend on how the traces are split over ranks and micro-batches. None: a rank was asked
         to stop before the end, and the gradient is worth nothing.
         """
-        spec, student, names = self._spec, self._student, REFERENCES[plan.objective]
+        spec, student, compared = self._spec, self._student, bool(REFERENCES[plan.objective])
         tokens = sum(len(self._rows[one].response) for one in plan.rows)
-        dealt = [
-            [plan.rows[one] for one in share]
-            for share in shares([self._cost(one, names, references) for one in plan.rows], self._world.size)
-        ]
-        if names:
+        costs = [self._cost(one, references, compared=compared) for one in plan.rows]
+        dealt = [[plan.rows[one] for one in share] for share in shares(costs, self._world.size)]
+        if compared:
             references.deal(dealt)
         own = dealt[self._world.place.rank]
         sums: dict[str, Tensor] = {name: torch.zeros((), dtype=torch.float64, device=student.device) for name in ("value", *FIGURES)}
-        groups = micro_batches(
-            [len(self._rows[one].prompts["student"]) + len(self._rows[one].response) - 1 for one in own], spec.micro_batch_tokens
-        )
+        lengths = [len(self._rows[one].prompts["student"]) + len(self._rows[one].response) - 1 for one in own]
+        groups = micro_batches(lengths, spec.micro_batch_tokens)
+        # `sum` adds up over a trace and is the mean over the traces; `mean` is over all tokens.
+        weight = 1 / (len(plan.rows) if spec.reduction == "sum" else tokens)
         for number in rounds(self._world, len(groups), together=student.sharded, stop=self._stop.is_set):
             chosen = [] if number is None else [own[one] for one in groups[number]]
             if not chosen:
-                if names and not references.kept:
-                    references.of([], names, torch.empty(0))
+                if compared:
+                    references.of([], torch.empty(0))
                 student.idle(learning=True)
                 continue
-            rows = [self._rows[one] for one in chosen]
-            batch = collate([row.prompts["student"] for row in rows], [row.response for row in rows], student.device)
-            states = references.of(chosen, names, batch.labels) if names else {}
-            output = fused_loss(
-                student.hidden(batch),
-                student.head,
-                objective=plan.objective,
-                labels=batch.labels,
-                teacher=states.get("teacher"),
-                negative=states.get("negative"),
-                gamma=spec.gamma,
-                weights=torch.full((len(batch.labels),), 1 / tokens, device=student.device),
-                reduction="sum",
-                chunk_tokens=spec.chunk_tokens,
-            )
-            torch.autograd.backward(output.loss)
+            figures = self._learn(plan.objective, chosen, weight, references if compared else None)
             for name, total in sums.items():
-                figure = getattr(output.tokens, name)
+                figure = getattr(figures, name)
                 if figure is not None:
                     total += figure.sum(dtype=torch.float64)
         stopped = torch.tensor(float(self._stop.is_set()), dtype=torch.float64, device=student.device)
@@ -157,8 +143,44 @@ class Training:
         if stopped > 0:
             return None
         self._sum_gradients()
-        there = {"value", "entropy", *(f"kl_{name}" for name in names), *(["teacher_top_mass"] if names else [])}
-        return {name: float(total) / tokens for name, total in sums.items() if name in there}
+        there = {"entropy"}
+        if compared:
+            there |= {"teacher_top_mass", *(f"kl_{name}" for name in REFERENCES[plan.objective])}
+            there |= {name for name, option in (("supervised", spec.prefix_mask), ("clipped", spec.kl_clip)) if option is not None}
+        if "supervised" in there and spec.reduction == "mean":
+            # Only now is it known how many tokens the mean is over.
+            share = float(sums["supervised"]) / tokens
+            for one in student.trainable.values():
+                if one.grad is not None:
+                    one.grad.div_(share)
+            weight /= share
+        return {"value": float(sums["value"]) * weight, **{name: float(total) / tokens for name, total in sums.items() if name in there}}
+
+    def _learn(self, objective: Objective, chosen: Sequence[int], weight: float, references: References | None) -> TokenFigures:
+        """Forward and backward of one micro-batch, each token with this weight; returns the figures of its tokens."""
+        spec, student = self._spec, self._student
+        rows = [self._rows[one] for one in chosen]
+        batch = collate([row.prompts["student"] for row in rows], [row.response for row in rows], student.device)
+        options: dict[str, Any] = {}
+        if references is not None:
+            options = {**references.of(chosen, batch.labels), "clip": spec.kl_clip}
+            if spec.prefix_mask is not None:
+                options |= {"prefix": PrefixMask(spec.prefix_mask.margin, spec.prefix_mask.window), "starts": batch.starts}
+        hidden = student.hidden(batch)
+        output = fused_loss(
+            hidden,
+            student.head,
+            objective=objective,
+            labels=batch.labels,
+            gamma=spec.gamma,
+            weights=torch.full((len(batch.labels),), weight, device=student.device),
+            reduction="sum",
+            chunk_tokens=spec.chunk_tokens,
+            update=student.update(hidden),
+            **options,
+        )
+        torch.autograd.backward(output.loss)
+        return output.tokens
 
     def _sum_gradients(self) -> None:
         """All ranks get the whole step's gradient. A rank without a row has none of its own."""
@@ -168,11 +190,11 @@ class Training:
                     weight.grad = torch.zeros_like(weight)
         self._world.sum([weight.grad for weight in self._student.trainable.values() if weight.grad is not None])
 
-    def _cost(self, row: int, contexts: Sequence[Any], references: References) -> int:
+    def _cost(self, row: int, references: References, *, compared: bool) -> int:
         """What a row costs a rank, in tokens of a forward pass; the references' passes count where they are not kept."""
         prompts, response = self._rows[row].prompts, len(self._rows[row].response)
-        own = 3 * (len(prompts["student"]) + response)
-        return own + (0 if references.kept else sum(len(prompts[one]) + response for one in contexts))
+        others = [one for name, one in prompts.items() if name != "student"] if compared and not references.kept else []
+        return 3 * (len(prompts["student"]) + response) + sum(len(one) + response for one in others)
 
     def _step(self, number: int, plan: Step, references: References) -> dict[str, Any] | None:
         """One optimiser step; returns its line of the curves, or None where it was cut off and nothing is changed."""
@@ -210,11 +232,13 @@ class Training:
     def references(self) -> References:
         """The references, kept as an earlier attempt kept them: the choice depends on free memory, and must not change half-way."""
         contexts = REFERENCES[self._spec.objective]
-        per_token = self._student.width * self._student.dtype.itemsize * len(contexts)
+        form: Form = HiddenStates(contexts, self._student.width, self._student.dtype)
+        if self._spec.reference_top_k is not None and contexts:
+            form = MostProbable(contexts, self._spec.reference_top_k, self._student.head, self._spec.chunk_tokens)
         setting = self._spec.cache_references
         if setting == "auto" and self._keep is not None:
             setting = "off" if self._keep == "none" else "on"
-        size = per_token * sum(len(row.response) for row in self._rows)
+        size = form.columns() * form.dtype.itemsize * sum(len(row.response) for row in self._rows)
         place = self._world.place
         keeping = choose_keeping(setting, size=size, epochs=self.course.reference_epochs, machines=place.size // place.local_size)
         # Machines may have different room: where one has none, none keeps them; where one needs its disk, all use theirs.
@@ -224,7 +248,7 @@ class Training:
         sentence = keeping.sentence()
         if sentence is not None:
             self._progress.say(sentence)
-        return References(self._student, self._rows, contexts, self._spec.micro_batch_tokens, keeping, self._world)
+        return References(self._student, self._rows, contexts, self._spec.micro_batch_tokens, keeping, self._world, form)
 
     def _preparing(self, done: int, total: int) -> None:
         self._progress.update(done, total, "reference responses")
@@ -271,9 +295,5 @@ class Training:
 
     @contextmanager
     def _explaining_memory(self) -> Iterator[None]:
-        spec = self._spec
-        change = f"lower train.microBatchTokens (now {spec.micro_batch_tokens}) or train.chunkTokens (now {spec.chunk_tokens})"
-        if spec.gradient_checkpointing != "on":
-            change += ", or set train.gradientCheckpointing to on"
-        with out_of_memory_says(change):
+        with out_of_memory_says(remedy(self._spec, recompute=self._student.causal.is_gradient_checkpointing)):
             yield

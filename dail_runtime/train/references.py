@@ -1,10 +1,11 @@
-"""The frozen references' hidden states: computed as they are needed, or once for all epochs and kept, shared out between the ranks."""
+"""The frozen references of rows: computed as they are needed, or once for all epochs and kept, shared out between the ranks."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from dail_runtime.errors import IntegrityError
 from dail_runtime.train.adapter import Student
 from dail_runtime.train.batches import collate, micro_batches, shares
 from dail_runtime.train.data import Context, Row
+from dail_runtime.train.form import Form, HiddenStates
 from dail_runtime.train.keeping import Keeping, Place
 from dail_runtime.train.lockstep import rounds
 from dail_runtime.train.world import World
@@ -22,14 +24,21 @@ Item = tuple[int, Context]
 
 
 class References:
-    """Hands out the references' hidden states of rows.
+    """Hands out the references of rows, as `fused_loss` takes them.
 
-    Where they are kept, each rank computes and keeps those of its part of the rows; a step's states go from the rank that has them to
-    the one that trains on the row. Any rank may so train on any row, and the memory of all ranks serves all.
+    Where they are kept, each rank computes and keeps those of its part of the rows; a step's go from the rank that has them to the one
+    that trains on the row. Any rank may so train on any row, and the memory of all ranks serves all.
     """
 
     def __init__(
-        self, student: Student, rows: Sequence[Row], contexts: Sequence[Context], budget: int, keeping: Keeping, world: World
+        self,
+        student: Student,
+        rows: Sequence[Row],
+        contexts: Sequence[Context],
+        budget: int,
+        keeping: Keeping,
+        world: World,
+        form: Form | None = None,
     ) -> None:
         """
         Args:
@@ -39,27 +48,31 @@ class References:
             budget: Most tokens, padding included, of one forward pass.
             keeping: Where they are kept.
             world: All ranks.
+            form: What is kept of them; None: their hidden states.
         """
         self._student, self._rows, self._contexts, self._budget = student, rows, tuple(contexts), budget
         self._keeping, self._world = keeping, world
+        self._form = form or HiddenStates(contexts, student.width, student.dtype)
         self._kept: dict[int, Tensor] | None = None
         self._owner: dict[int, int] = {}
         self._here: dict[int, Tensor] = {}
 
     @property
     def kept(self) -> bool:
-        """Whether the states are computed once for all epochs."""
+        """Whether the references are computed once for all epochs."""
         return self._keeping.place != "none"
 
     def deal(self, dealt: Sequence[Sequence[int]]) -> None:
-        """Bring the kept states of a step's rows to the ranks that train on them: `dealt[rank]` are the rows of that rank.
+        """Bring what is kept of a step's rows to the ranks that train on them: `dealt[rank]` are the rows of that rank.
 
         Called by all ranks, after `prepare`; where nothing is kept, there is nothing to do.
         """
         if self._kept is None:
             return
         self._here = {}
-        me, sends, receives = self._world.place.rank, [], []
+        me = self._world.place.rank
+        sends: list[tuple[int, Tensor]] = []
+        receives: list[tuple[int, Tensor]] = []
         for rank, rows in enumerate(dealt):
             for row in rows:
                 owner = self._owner[row]
@@ -68,38 +81,40 @@ class References:
                 elif owner == me:
                     sends.append((rank, self._kept[row]))
                 elif rank == me:
-                    self._here[row] = self._empty(row, self._student.device)
+                    shape = (len(self._rows[row].response), self._form.columns())
+                    self._here[row] = torch.empty(shape, dtype=self._form.dtype, device=self._student.device)
                     receives.append((owner, self._here[row]))
         self._world.exchange(sends, receives)
 
-    def of(self, rows: Sequence[int], contexts: Sequence[Context], labels: Tensor) -> dict[Context, Tensor]:
-        """Hidden states [tokens, H] of each context for the responses of `rows`, one after the other.
+    def of(self, rows: Sequence[int], labels: Tensor) -> dict[str, Any]:
+        """Arguments of `fused_loss` for the responses of `rows`, one after the other.
 
         `labels` [tokens] are the ids that the student's rows predict; the references' must be the same. No rows: nothing, but this
-        rank takes part in the passes of the others.
+        rank takes part in what the others compute.
         """
-        if not rows:
-            assert not list(self._compute([]))
-            return {}
         if self._kept is not None:
-            places = [self._contexts.index(context) for context in contexts]
-            states = [self._here[row][at].to(labels.device, non_blocking=True) for at in places for row in rows]
-        else:
-            items = [(row, context) for context in contexts for row in rows]
-            counts = [len(self._rows[row].response) for row in rows]
-            expected = [one for _ in contexts for one in torch.split(labels, counts)]
-            computed: dict[int, Tensor] = {}
-            for position, tensor, ids in self._compute(items):
-                _same_response(self._rows[items[position][0]], ids, expected[position])
-                computed[position] = tensor
-            states = [computed[position] for position in range(len(items))]
-        return {context: torch.cat(states[at * len(rows) : (at + 1) * len(rows)]) for at, context in enumerate(contexts)}
+            if not rows:
+                return {}
+            return self._form.arguments(torch.cat([self._here[row].to(labels.device, non_blocking=True) for row in rows]))
+        items = [(row, context) for context in self._contexts for row in rows]
+        counts = [len(self._rows[row].response) for row in rows]
+        expected = [one for _ in self._contexts for one in torch.split(labels, counts)]
+        computed: dict[int, Tensor] = {}
+        for position, tensor, ids in self._compute(items):
+            _same_response(self._rows[items[position][0]], ids, expected[position])
+            computed[position] = tensor
+        states = [computed[position] for position in range(len(items))]
+        with self._form.ready():
+            if not rows:
+                return {}
+            by_context = {context: torch.cat(states[at * len(rows) : (at + 1) * len(rows)]) for at, context in enumerate(self._contexts)}
+            return self._form.of(by_context, labels)
 
     def prepare(self, tick: Callable[[int, int], None], stop: Callable[[], bool] = lambda: False) -> bool:
-        """Where the states are kept, compute this rank's part of them now; `tick(done, total)` is called after each.
+        """Where the references are kept, compute this rank's part of them now; `tick(done, total)` is called after each.
 
-        The passes do not depend on the order of training, so a resumed run gets the same states bit for bit. Returns false on all
-        ranks where `stop()` was true on any of them before the end: nothing is kept then.
+        The passes do not depend on the order of training, so a resumed run gets the same bit for bit. Returns false on all ranks where
+        `stop()` was true on any of them before the end: nothing is kept then.
         """
         if not self.kept or self._kept is not None:
             return True
@@ -107,17 +122,26 @@ class References:
         dealt = shares(lengths, self._world.size)
         own = dealt[self._world.place.rank]
         kept = self._room(own)
-        items = [(row, context) for row in own for context in self._contexts]
-        for done, (position, tensor, ids) in enumerate(self._compute(items, stop), 1):
-            row, context = items[position]
-            _same_response(self._rows[row], ids, torch.tensor(self._rows[row].response, device=ids.device))
-            kept[row][self._contexts.index(context)].copy_(tensor)
-            tick(done, len(items))
+        done = 0
+        with self._form.ready():
+            # One context after the other: what is kept of the negative may depend on what is kept of the teacher.
+            for row, context, tensor in self._of_all(own, stop):
+                labels = torch.tensor(self._rows[row].response, device=tensor.device)
+                self._form.write(context, tensor, labels, kept[row])
+                done += 1
+                tick(done, len(own) * len(self._contexts))
         stopped = self._world.any(stop())
         if not stopped:
             self._kept = kept
             self._owner = {row: rank for rank, rows in enumerate(dealt) for row in rows}
         return not stopped
+
+    def _of_all(self, rows: Sequence[int], stop: Callable[[], bool]) -> Iterator[tuple[int, Context, Tensor]]:
+        """Yield (row, context, hidden states) of `rows` under every context."""
+        for context in self._contexts:
+            for position, tensor, ids in self._compute([(row, context) for row in rows], stop):
+                _same_response(self._rows[rows[position]], ids, torch.tensor(self._rows[rows[position]].response, device=ids.device))
+                yield rows[position], context, tensor
 
     def _compute(self, items: Sequence[Item], stop: Callable[[], bool] = lambda: False) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Yield (position in items, hidden states, ids of the response) of each item, in whatever order packs best; ends at `stop`."""
@@ -136,17 +160,10 @@ class References:
             yield from zip(group, states, torch.split(batch.labels, counts), strict=True)
 
     def _room(self, rows: Sequence[int]) -> dict[int, Tensor]:
-        """Room for the states of `rows`: row -> [contexts, tokens, H]."""
-        shapes = [self._shape(row) for row in rows]
-        sizes = [contexts * tokens * width for contexts, tokens, width in shapes]
-        whole = _storage(sum(sizes), self._student.dtype, self._keeping.place)
-        return {row: part.view(shape) for row, part, shape in zip(rows, torch.split(whole, sizes), shapes, strict=True)}
-
-    def _shape(self, row: int) -> tuple[int, int, int]:
-        return len(self._contexts), len(self._rows[row].response), self._student.width
-
-    def _empty(self, row: int, device: torch.device) -> Tensor:
-        return torch.empty(self._shape(row), dtype=self._student.dtype, device=device)
+        """Room for what is kept of `rows`: row -> [tokens, columns]."""
+        counts = [len(self._rows[row].response) for row in rows]
+        whole = _storage(sum(counts) * self._form.columns(), self._form.dtype, self._keeping.place).view(-1, self._form.columns())
+        return dict(zip(rows, torch.split(whole, counts), strict=True))
 
 
 def _same_response(row: Row, ids: Tensor, expected: Tensor) -> None:

@@ -57,7 +57,7 @@ class World:
         """Give each tensor rank 0's values."""
         if self.size > 1:
             for one in tensors:
-                dist.broadcast(one, 0)
+                dist.broadcast(one.detach(), 0)
 
     def any(self, flag: bool) -> bool:
         """Whether `flag` holds on some rank."""

@@ -103,7 +103,7 @@ def test_two_ranks_make_one_attempt_and_the_result_of_one_rank(model: Path, tmp_
     assert keys[0] == keys[1]
     found, expected = (load(one.at(TASK).get("adapter/adapter_model.safetensors")) for one in (run, alone))
     for name, weights in expected.items():
-        torch.testing.assert_close(found[name], weights, rtol=2e-4, atol=2e-5)
+        torch.testing.assert_close(found[name], weights, rtol=1e-3, atol=1e-4)
     # Again: both ranks see that it is done.
     code, events = launch(run, 2).end()
     assert (code, [event["event"] for event in events]) == (0, ["skipped"])
@@ -169,3 +169,23 @@ def test_two_machines_meet_by_the_operators_variables(model: Path, tmp_path: Pat
     code, events = worker.end()
     assert (code, events) == (0, [])
     assert [attempt.state for attempt in attempts_of(run.at(TASK))] == ["done"]
+
+
+def test_elastic_machines_come_and_go(model: Path, tmp_path: Path, launch: Callable[..., Launched]) -> None:
+    run = training_run(model, tmp_path, train={**LONG, "epochs": 400})
+    policy = {"PET_NNODES": "1:2", "PET_RDZV_BACKEND": "c10d", "PET_RDZV_ENDPOINT": f"127.0.0.1:{free_port()}", "PET_RDZV_ID": "test"}
+    stays = launch(run, 1, **policy)
+    goes = launch(run, 1, **policy)
+    stays.wait_for(lambda: checkpointed(run), limit=300)
+    pids = goes.ranks()
+    assert pids
+    goes.process.kill()
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    code, events = stays.end(limit=300)
+    assert code == 0, stays.log.read_text()
+    assert events[-1]["event"] == "done"
+    attempts = attempts_of(run.at(TASK))
+    assert len(attempts) == 2
+    assert attempts[0].state in ("failed", "interrupted")
+    assert events[-1]["counts"]["resumed_at_step"] > 0

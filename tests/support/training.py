@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from dail_runtime.models.load import empty_model
 from dail_runtime.records import Kept, Problem, to_jsonl
 from dail_runtime.spec import DailJob
 from dail_runtime.spec.train import TrainSpec
@@ -68,9 +69,15 @@ def train_spec(**fields: Any) -> TrainSpec:
     return TrainSpec.model_validate({**small, **fields})
 
 
-def make_student(folder: Path, spec: TrainSpec, *, seed: int = 0, dtype: torch.dtype = torch.float32, moved: float = 0.0) -> Student:
-    """The model in `folder` with a fresh adapter; with `moved`, noise of that size is added, so that it differs from the references."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).requires_grad_(False).eval()
+def make_student(
+    folder: Path, spec: TrainSpec, *, seed: int = 0, dtype: torch.dtype = torch.float32, moved: float = 0.0, empty: bool = False
+) -> Student:
+    """The model in `folder` with a fresh adapter; with `moved`, noise of that size is added, so that it differs from the references.
+
+    `empty`: its weights have shapes only.
+    """
+    loaded = empty_model(folder, dtype) if empty else AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    model = loaded.requires_grad_(False).eval()
     student = Student(model, spec.lora, seed=seed, recompute=spec.gradient_checkpointing == "on")
     noise = torch.Generator().manual_seed(1)
     with torch.no_grad():

@@ -8,7 +8,8 @@ import pytest
 
 from dail_runtime.errors import SetupError, UsageError
 from dail_runtime.train import launch
-from dail_runtime.train.launch import Nodes, nodes_of
+from dail_runtime.train.elastic import Elastic, elastic_of
+from dail_runtime.train.launch import Nodes, nodes_of, processes
 from dail_runtime.train.ranks import Place, place
 
 OPERATOR = {
@@ -34,7 +35,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
 
 def test_the_operators_variables_give_the_ranks_of_a_worker() -> None:
-    nodes = nodes_of(OPERATOR)
+    nodes = nodes_of(OPERATOR, processes(OPERATOR))
     assert nodes == Nodes(2, 1, 2, "r-train-master-0", 23456)
     places = [place(nodes.environment(one)) for one in range(2)]
     assert places == [Place(2, 4, 0, 2), Place(3, 4, 1, 2)]
@@ -43,7 +44,7 @@ def test_the_operators_variables_give_the_ranks_of_a_worker() -> None:
 
 
 def test_without_an_operator_there_is_one_process_and_a_free_port() -> None:
-    nodes = nodes_of({})
+    nodes = nodes_of({}, 1)
     assert (nodes.count, nodes.rank, nodes.per_node, nodes.address) == (1, 0, 1, "127.0.0.1")
     assert nodes.port > 1023
 
@@ -62,13 +63,15 @@ def test_without_an_operator_there_is_one_process_and_a_free_port() -> None:
 )
 def test_a_process_per_gpu_unless_told_otherwise(visible: int, variables: dict[str, str], count: int, gpus: dict[str, int]) -> None:
     gpus["count"] = visible
-    assert nodes_of(variables).per_node == count
+    assert processes(variables) == count
 
 
 @pytest.mark.parametrize(
     ("variables", "kind", "says"),
     [
-        ({"PET_NNODES": "1:4"}, UsageError, "PET_NNODES is '1:4': the number of machines is fixed"),
+        ({"PET_NNODES": "1:4"}, UsageError, "PET_RDZV_ENDPOINT does not say where the machines meet"),
+        ({"PET_NNODES": "4:1", "PET_RDZV_ENDPOINT": "a:1"}, UsageError, "PET_NNODES is 4:1: the first number must not be above"),
+        ({"PET_NNODES": "1:x", "PET_RDZV_ENDPOINT": "a:1"}, UsageError, "PET_NNODES is 1:x .*; give numbers"),
         ({"PET_NNODES": "two"}, UsageError, "PET_NNODES is 'two', which is no number"),
         ({"PET_NNODES": "0"}, UsageError, "PET_NNODES is '0'"),
         ({"PET_NNODES": "2", "PET_NODE_RANK": "2", "MASTER_ADDR": "a"}, UsageError, "PET_NODE_RANK is 2, but there are 2 machines"),
@@ -80,18 +83,29 @@ def test_a_process_per_gpu_unless_told_otherwise(visible: int, variables: dict[s
     ids=str,
 )
 def test_what_cannot_be_is_said(variables: dict[str, str], kind: type[Exception], says: str) -> None:
+    def read() -> object:
+        per_node = processes(variables)
+        return elastic_of(variables, per_node) or nodes_of(variables, per_node)
+
     with pytest.raises(kind, match=says):
-        nodes_of(variables)
+        read()
 
 
 def test_more_processes_than_gpus_are_refused(gpus: dict[str, int]) -> None:
     gpus["count"] = 4
     with pytest.raises(SetupError, match=r"8 processes were asked for \(PET_NPROC_PER_NODE\), but PyTorch sees 4 GPUs"):
-        nodes_of({"PET_NPROC_PER_NODE": "8"})
+        processes({"PET_NPROC_PER_NODE": "8"})
 
 
 def test_an_elastic_range_of_one_is_a_number() -> None:
-    assert nodes_of({"PET_NNODES": "2:2", "MASTER_ADDR": "a"}).count == 2
+    variables = {"PET_NNODES": "2:2", "MASTER_ADDR": "a"}
+    assert elastic_of(variables, 1) is None
+    assert nodes_of(variables, 1).count == 2
+
+
+def test_the_operators_elastic_policy_is_an_elastic_training() -> None:
+    policy = {"PET_NNODES": "1:4", "PET_RDZV_BACKEND": "c10d", "PET_RDZV_ENDPOINT": "r-train-worker-0:23456", "PET_MAX_RESTARTS": "5"}
+    assert elastic_of(policy, 8) == Elastic(1, 4, 8, "r-train-worker-0:23456", "dail", 5)
 
 
 @pytest.mark.parametrize(

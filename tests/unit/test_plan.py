@@ -135,6 +135,8 @@ TRAINED = {name for name in ALL if name.startswith("train")} | MEASURED - {"eval
         # Where and how wide the work runs is no part of its result.
         ({"rewrite": {"replicas": 4}}, set()),
         ({"train": {"workers": 4, "checkpointEvery": 3, "keepCheckpoints": 1}}, set()),
+        ({"train": {"microBatchTokens": 128, "chunkTokens": 64, "gradientCheckpointing": "on", "shard": "on"}}, set()),
+        ({"train": {"cacheReferences": "off"}}, set()),
         ({"cluster": {"namespace": "x", "queue": "y"}}, set()),
         ({"storage": {"uri": "s3://elsewhere/x"}}, set()),
     ],

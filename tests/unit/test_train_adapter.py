@@ -24,6 +24,7 @@ from dail_runtime.errors import ModelError
 from dail_runtime.spec.train import LoraSpec
 from dail_runtime.train.adapter import Student, check_targets, merge, recomputes
 from dail_runtime.train.batches import collate
+from dail_runtime.train.loss import fused_loss
 from tests.support.tiny import make_tiny_model
 from tests.support.training import make_student, train_spec
 
@@ -135,6 +136,29 @@ def test_the_merged_model_is_the_base_plus_the_update_rounded_once(folder: Path,
     with torch.no_grad():
         merged = model(IDS).logits.float()
     torch.testing.assert_close(merged, adapted, rtol=0, atol=1e-4 if dtype == torch.float32 else 0.1 * float(adapted.abs().max()))
+
+
+def test_an_adapted_output_layer_makes_the_models_own_logits_and_its_loss_has_autograds_gradients() -> None:
+    student = Student(family("llama, untied"), LoraSpec(r=2, targets=("q_proj", "lm_head")), seed=0, recompute=False)
+    noise = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in student.trainable.values():
+            weight.add_(torch.randn(weight.shape, generator=noise), alpha=0.1)
+    student.check_head(IDS)
+    assert any("lm_head.lora_B" in name for name in student.trainable)
+    batch = collate([(5, 6)], [(7, 8, 2)], torch.device("cpu"))
+    hidden = student.hidden(batch)
+    ours = fused_loss(hidden, student.head, objective="nll", labels=batch.labels, update=student.update(hidden)).loss
+    logits = student.causal(input_ids=batch.ids).logits[0, batch.rows]
+    plain = torch.nn.functional.cross_entropy(logits, batch.labels)
+    torch.testing.assert_close(ours, plain)
+    weights = list(student.trainable.values())
+    for one, other in zip(torch.autograd.grad(ours, weights), torch.autograd.grad(plain, weights), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+    # Merged, the output layer has its update as well; the references never had it.
+    with torch.no_grad():
+        adapted = student.causal.eval()(IDS).logits
+    torch.testing.assert_close(merge(student)(IDS).logits, adapted, rtol=1e-4, atol=1e-4)
 
 
 def test_a_target_that_matches_no_layer_is_an_error_that_names_the_layers(folder: Path) -> None:

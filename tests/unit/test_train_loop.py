@@ -54,8 +54,8 @@ def test_every_objective_learns(settings: dict[str, Any], falls: str, model: Pat
 def test_a_curves_line_has_everything_the_report_draws(model: Path, tmp_path: Path) -> None:
     training = trained(model, tmp_path, epochs=1, warmup={"epochs": 1}, batchSize=4)
     lines = [json.loads(line) for line in training.curves_jsonl().splitlines()]
-    names = ["step", "epoch", "objective", "loss", "kl_teacher", "kl_negative", "entropy", "teacher_top_mass", "learning_rate"]
-    assert all(list(line) == [*names, "grad_norm", "tokens", "tokens_per_s"] for line in lines)
+    names = ["step", "epoch", "objective", "loss", "kl_teacher", "kl_negative", "entropy", "teacher_top_mass"]
+    assert all(list(line) == [*names, "supervised", "clipped", "learning_rate", "grad_norm", "tokens", "tokens_per_s"] for line in lines)
     assert [line["objective"] for line in lines] == ["nll"] * 3 + ["contrastive"] * 3
     assert all(line["kl_teacher"] is None for line in lines[:3])
     assert all(line["loss"] == pytest.approx(line["kl_teacher"] - 0.1 * line["kl_negative"]) for line in lines[3:])
@@ -148,7 +148,7 @@ def test_running_out_of_memory_names_the_settings_to_change(model: Path, tmp_pat
 
     monkeypatch.setattr(loop, "fused_loss", full)
     with pytest.raises(
-        SetupError, match=r"microBatchTokens \(now 16384\) or train.chunkTokens \(now 1024\), or set train.gradientCheckpointing"
+        SetupError, match=r"memory ran out; set train.gradientCheckpointing to on, or lower train.microBatchTokens \(now 16384\) or train"
     ):
         trained(model, tmp_path)
 
@@ -158,3 +158,42 @@ def test_a_larger_batch_in_smaller_pieces_gives_the_same_training(model: Path, t
     pieces = trained(model, tmp_path / "b", epochs=2, batchSize=5, microBatchTokens=64)
     for one, other in zip(whole.curves, pieces.curves, strict=True):
         assert other["loss"] == pytest.approx(one["loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize("cache", ["on", "off"])
+def test_references_by_their_most_probable_tokens_give_the_same_training_kept_or_not(cache: str, model: Path, tmp_path: Path) -> None:
+    full = trained(model, tmp_path / "full", epochs=2, cacheReferences=cache)
+    whole = trained(model, tmp_path / "whole", epochs=2, cacheReferences=cache, referenceTopK=4096)
+    few = trained(model, tmp_path / "few", epochs=2, cacheReferences=cache, referenceTopK=8)
+    for one, other in zip(full.curves, whole.curves, strict=True):
+        assert other["loss"] == pytest.approx(one["loss"], rel=2e-3, abs=1e-5)
+    assert few.curves[0]["kl_negative"] + few.curves[-1]["kl_teacher"] > 0
+    assert few.curves[-1]["kl_teacher"] < full.curves[-1]["kl_teacher"]
+
+
+def test_kept_most_probable_tokens_take_less_room_than_hidden_states(model: Path, tmp_path: Path) -> None:
+    spec = train_spec(epochs=2, referenceTopK=4)
+    training = make_training(make_student(model, spec), ROWS, spec, store_at(tmp_path))
+    tokens = sum(len(row.response) for row in ROWS)
+    assert training.references()._keeping.size == tokens * 15 * 4 < tokens * 2 * 32 * 4
+
+
+def test_the_sum_over_a_traces_tokens_is_its_mean_times_its_length(model: Path, tmp_path: Path) -> None:
+    mean = trained(model, tmp_path / "mean", epochs=1, batchSize=10, maxGradNorm=1e9)
+    total = trained(model, tmp_path / "sum", epochs=1, batchSize=10, maxGradNorm=1e9, reduction="sum")
+    length = sum(len(row.response) for row in ROWS) / len(ROWS)
+    assert total.curves[0]["loss"] == pytest.approx(mean.curves[0]["loss"] * length, rel=1e-5, abs=1e-9)
+    assert total.curves[0]["grad_norm"] == pytest.approx(mean.curves[0]["grad_norm"] * length, rel=1e-4)
+
+
+def test_clips_and_prefix_masks_show_in_the_curves_and_do_not_depend_on_the_split(model: Path, tmp_path: Path) -> None:
+    options = {"klClip": 0.5, "prefixMask": {"margin": 0.0, "window": 2}, "epochs": 2, "batchSize": 5}
+    whole = trained(model, tmp_path / "a", **options)
+    pieces = trained(model, tmp_path / "b", **options, microBatchTokens=64, chunkTokens=16)
+    assert 0 < whole.curves[-1]["supervised"] < 1
+    assert any(line["clipped"] > 0 for line in whole.curves)
+    for one, other in zip(whole.curves, pieces.curves, strict=True):
+        assert other["supervised"] == pytest.approx(one["supervised"], abs=0.03)
+        assert other["loss"] == pytest.approx(one["loss"], rel=5e-3, abs=1e-4)
+    # nll has no teacher: the options do nothing there.
+    assert trained(model, tmp_path / "c", objective="nll", **options).curves[-1]["supervised"] is None

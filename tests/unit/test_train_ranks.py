@@ -10,18 +10,22 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from dail_runtime.errors import Interrupted
 from dail_runtime.train.loop import Training
 from dail_runtime.train.ranks import place
+from dail_runtime.train.sharding import shard
 from dail_runtime.train.world import World, joined
 from tests.support.ranks import run_ranks
 from tests.support.tiny import make_tiny_model
 from tests.support.training import Heard, make_student, make_training, store_at, tiny_rows, train_spec
 
 ROWS = tiny_rows(10)
-TOLERANCE = {"rtol": 2e-4, "atol": 2e-5}
-"""N ranks against one, in float32: sums are formed in another order, and Adam passes that on."""
+TOLERANCE = {"rtol": 1e-3, "atol": 1e-4}
+"""N ranks against one, in float32: sums are formed in another order, and Adam passes that on. The absolute part is a hundredth of what
+one step moves a weight by."""
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +99,41 @@ def test_stopped_on_one_rank_all_save_once_and_another_number_of_ranks_goes_on(
     assert {key.split("/")[1] for key in keys} == {"step-00000002"}
     found = on_ranks(after, lambda world: trained(model, tmp_path / "cut", world, checkpointEvery=100))
     close(found[0][0], expected)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        ("tied", {"cacheReferences": "off", "microBatchTokens": 64}),
+        ("tied", {"gradientCheckpointing": "on", "referenceTopK": 16}),
+        ("untied", {"lora": {"r": 4, "targets": ["q_proj", "lm_head"]}, "batchSize": 3, "microBatchTokens": 64, "cacheReferences": "off"}),
+    ],
+    ids=str,
+)
+def test_weights_spread_over_ranks_train_as_one(size: int, family: str, settings: dict[str, Any], model: Path, tmp_path: Path) -> None:
+    folder = model
+    if family == "untied":
+        config = Qwen3Config.from_pretrained(model, tie_word_embeddings=False)
+        torch.manual_seed(0)
+        folder = tmp_path / "untied"
+        Qwen3ForCausalLM(config).save_pretrained(folder)
+    expected, curves = trained(folder, tmp_path / "one", World(place({}), torch.device("cpu")), **settings)
+
+    def spread(world: World) -> tuple[dict[str, Tensor], list[Any], int]:
+        spec = train_spec(**settings)
+        student = make_student(folder, spec, empty=not world.lead)
+        before = sum(one.numel() for one in student.causal.parameters() if not one.requires_grad)
+        shard(student, world)
+        student.check_head(torch.tensor([[5, 9, 2, 7]]))
+        here = sum(one.to_local().numel() for one in student.causal.parameters() if isinstance(one, DTensor))
+        assert not [name for name, one in student.causal.named_parameters() if not isinstance(one, DTensor) and "lora" not in name]
+        training = make_training(student, ROWS, spec, store_at(tmp_path / "many"), world=world)
+        training.run()
+        return {name: one.detach() for name, one in student.trainable.items()}, training.curves, before - size * here
+
+    for weights, lines, missing in on_ranks(size, spread):
+        close(weights, expected)
+        assert abs(missing) < 5000, "the shards of all ranks are the model"
+        for line, alone in zip(lines, curves, strict=True):
+            assert line["loss"] == pytest.approx(alone["loss"], rel=1e-4, abs=1e-6)

@@ -43,15 +43,15 @@ def test_kept_states_are_the_computed_ones_in_the_order_of_the_rows(place: str, 
     rows = [2, 0, 3]
     kept.deal([rows])
     for one, other in ((kept, fresh), (fresh, kept)):
-        found, expected = one.of(rows, CONTEXTS, labels_of(rows)), other.of(rows, CONTEXTS, labels_of(rows))
+        found, expected = one.of(rows, labels_of(rows)), other.of(rows, labels_of(rows))
         for context in CONTEXTS:
             torch.testing.assert_close(found[context], expected[context], rtol=1e-4, atol=1e-5)
-    assert kept.of(rows, (), labels_of(rows)) == {}
+    assert kept.of([], labels_of(rows)) == {}
 
 
 def test_states_are_those_of_each_row_alone(folder: Path) -> None:
     student = make_student(folder, train_spec())
-    states = References(student, ROWS, CONTEXTS, 4096, Keeping("none", 0), alone()).of([0, 1], CONTEXTS, labels_of([0, 1]))
+    states = References(student, ROWS, CONTEXTS, 4096, Keeping("none", 0), alone()).of([0, 1], labels_of([0, 1]))
     row = ROWS[1]
     ids = torch.tensor([(*row.prompts["negative"], *row.response)])
     expected = student.causal.get_decoder()(input_ids=ids).last_hidden_state[0, len(row.prompts["negative"]) - 1 : -1]
@@ -62,7 +62,7 @@ def test_contexts_with_different_responses_are_refused(folder: Path) -> None:
     student = make_student(folder, train_spec())
     wrong = labels_of([0, 1]).roll(1)
     with pytest.raises(IntegrityError, match=r"trace of problem 'p.': its contexts hold different response ids"):
-        References(student, ROWS, CONTEXTS, 64, Keeping("none", 0), alone()).of([0, 1], CONTEXTS, wrong)
+        References(student, ROWS, CONTEXTS, 64, Keeping("none", 0), alone()).of([0, 1], wrong)
 
 
 def test_preparing_can_be_stopped_and_then_keeps_nothing(folder: Path) -> None:

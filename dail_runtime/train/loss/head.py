@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor, Partial, Replicate
 
 _TILE_BYTES = 1 << 25
 """Size of the piece of a 16-bit matrix that is widened at once where the hardware has no mixed product: it should stay in cache."""
@@ -30,13 +32,33 @@ class Head:
         """Number of rows of `weight`."""
         return self.weight.shape[0]
 
+    def whole(self) -> Head:
+        """This layer with all of a matrix that is sharded over ranks, gathered by all of them; itself where it is not sharded."""
+        if not isinstance(self.weight, DTensor):
+            return self
+        everywhere = self.weight.redistribute(placements=[Replicate()] * self.weight.device_mesh.ndim)
+        # Every rank has the gradient of its own tokens: those of all ranks are added up on the way back.
+        weight: Tensor = everywhere.to_local(grad_placements=[Partial()] * self.weight.device_mesh.ndim)
+        return replace(self, weight=weight)
+
     @torch.no_grad()
-    def logits(self, hidden: Tensor) -> Tensor:
+    def logits(self, hidden: Tensor, update: LowRank | None = None) -> Tensor:
         """Logits [n, V] of hidden states [n, H], in float32 (float64 for float64 states)."""
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         out = hidden.new_empty(len(hidden), self.vocabulary, dtype=wide)
-        project([hidden], self, [out])
+        project([hidden], self.whole(), [out])
+        if update is not None:
+            out.addmm_(update.low.to(wide), update.up.t().to(wide), alpha=self.scale)
         return out if self.cap is None else out.div_(self.cap).tanh_().mul_(self.cap)
+
+
+class LowRank(NamedTuple):
+    """What a low-rank adapter adds to the logits: scale * (low @ up.T), `scale` being the head's."""
+
+    low: Tensor
+    """[tokens, r]: the hidden states after the adapter's first matrix, its own factor included."""
+    up: Tensor
+    """[vocabulary, r]: its second matrix."""
 
 
 def project(hidden: Sequence[Tensor], head: Head, out: Sequence[Tensor]) -> None:

@@ -24,17 +24,32 @@ def plain_values(
     teacher: Tensor | None = None,
     negative: Tensor | None = None,
     gamma: float = 0.1,
+    top_k: int | None = None,
 ) -> Tensor:
-    """The objective of every token [tokens], differentiable; the arguments are those of `fused_loss`."""
+    """The objective of every token [tokens], differentiable; the arguments are those of `fused_loss`.
+
+    `top_k`: on the partition into the teacher's k most probable tokens and all others.
+    """
     student = torch.log_softmax(plain_logits(hidden, head), -1)
-    if labels is not None:
+    if objective in ("nll", "sft"):
+        assert labels is not None
         return -student.gather(1, labels[:, None]).squeeze(1)
     assert teacher is not None
     with torch.no_grad():
         target = torch.log_softmax(plain_logits(teacher, head), -1)
         against = None if negative is None else torch.log_softmax(plain_logits(negative, head), -1)
+    if top_k is not None:
+        ids = target.topk(top_k, -1).indices
+        student, target = (_coarse(one, ids) for one in (student, target))
+        against = None if against is None else _coarse(against, ids)
     probability = student.exp()
     value = (probability * (student - target)).sum(-1)
     if objective == "contrastive" and against is not None:
         value = value - gamma * (probability * (student - against)).sum(-1)
     return value
+
+
+def _coarse(logs: Tensor, ids: Tensor) -> Tensor:
+    """Log-probabilities [tokens, k + 1] of `ids` [tokens, k] and of everything else together."""
+    rest = torch.ones_like(logs).scatter(1, ids, 0.0)
+    return torch.cat([logs.gather(1, ids), (logs.exp() * rest).sum(-1, keepdim=True).log()], 1)

@@ -1,0 +1,197 @@
+"""Training against the loop one would write first: the same model, rows, steps and optimiser, on random weights.
+
+The plain loop pads every batch to its longest row, runs the three contexts through the whole model with full logits, takes three
+log-softmaxes and lets autograd do the rest; it recomputes the references in every epoch. Both train all epochs once, in turn.
+
+tokens_per_s_vs_plain_loop: response tokens a second of the whole training, computing the references included, over the plain loop's.
+cached_epoch_vs_first: time of an epoch that finds the references kept, over that of the first, which computes them.
+
+Beside these it prints what checkpoints cost the loop: a training that saves after every step against one that saves at the end.
+
+    python -m bench.train [--hidden 256] [--layers 4] [--vocabulary 32768] [--rows 24] [--epochs 3] [--repeats 2]
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import threading
+import time
+
+import torch
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from bench.common import interleaved, last_line
+from dail_runtime.spec.train import TrainSpec
+from dail_runtime.stages.follow import Silent
+from dail_runtime.store import open_store
+from dail_runtime.train.adapter import Student
+from dail_runtime.train.batches import Course
+from dail_runtime.train.checkpoint import Checkpoints
+from dail_runtime.train.data import Row
+from dail_runtime.train.loop import Training
+from dail_runtime.train.ranks import Place
+from dail_runtime.train.schedule import learning_rate
+from dail_runtime.train.world import World
+
+SEED = 7
+CLOSE = 2e-2
+"""Relative difference of the two loops' last losses that is still the same training: sums in another order, passed on by Adam."""
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m bench.train", description="Training against a plain loop.")
+    parser.add_argument("--hidden", type=int, default=256)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--vocabulary", type=int, default=32_768)
+    parser.add_argument("--rows", type=int, default=24)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=2)
+    arguments = parser.parse_args()
+    bench = _Bench(arguments)
+    speeds = interleaved({"dail": bench.dail, "plain": bench.plain}, arguments.repeats)
+    ours, theirs = bench.losses["dail"], bench.losses["plain"]
+    if abs(ours - theirs) > CLOSE * abs(theirs):
+        sys.exit(f"the two loops do not train the same: last losses {ours:.6g} and {theirs:.6g}")
+    print(f"response tokens a second over {arguments.epochs} epochs: dail {speeds['dail']:.0f}, plain {speeds['plain']:.0f}")
+    costs = interleaved({"saving": lambda: bench.dail(checkpoint_every=1), "not saving": bench.dail}, arguments.repeats)
+    print(f"a checkpoint after every step: {100 * (costs['not saving'] / costs['saving'] - 1):.1f}% longer than one at the end")
+    first, cached = bench.epochs
+    print(f"epochs: the first {first:.2f} s, with references kept {cached:.2f} s")
+    last_line("train", {"tokens_per_s_vs_plain_loop": speeds["dail"] / speeds["plain"], "cached_epoch_vs_first": cached / first})
+
+
+class _Bench:
+    """One model and its rows; every training starts from the same fresh adapter."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self._config = Qwen3Config(
+            vocab_size=arguments.vocabulary,
+            hidden_size=arguments.hidden,
+            intermediate_size=3 * arguments.hidden,
+            num_hidden_layers=arguments.layers,
+            num_attention_heads=arguments.hidden // 64,
+            num_key_value_heads=max(1, arguments.hidden // 128),
+            head_dim=64,
+            tie_word_embeddings=True,
+            initializer_range=0.1,
+        )
+        self._rows = _rows(arguments.rows, arguments.vocabulary)
+        self._spec = TrainSpec.model_validate(
+            {"batchSize": 8, "epochs": arguments.epochs, "microBatchTokens": 4096, "cacheReferences": "on"}
+        )
+        self._course = Course(self._spec, len(self._rows), SEED)
+        self.losses: dict[str, float] = {}
+        """Loop -> loss of its last step."""
+        self.epochs = (0.0, 0.0)
+        """Seconds of the first epoch and of a later one, in the last training."""
+
+    def _student(self, spec: TrainSpec) -> Student:
+        torch.manual_seed(SEED)
+        model = Qwen3ForCausalLM(self._config).requires_grad_(False).eval()
+        return Student(model, spec.lora, seed=SEED, recompute=False)
+
+    def dail(self, checkpoint_every: int = 1000) -> float:
+        """Train; response tokens a second."""
+        spec = self._spec.model_copy(update={"checkpoint_every": checkpoint_every})
+        student, clock = self._student(spec), _Clock(self._course.per_epoch)
+        with tempfile.TemporaryDirectory(prefix="dail-bench-") as folder:
+            checkpoints = Checkpoints(open_store(folder), keep=1)
+            training = Training(
+                student,
+                self._rows,
+                spec,
+                seed=SEED,
+                checkpoints=checkpoints,
+                progress=clock,
+                stop=threading.Event(),
+                world=World(Place(), student.device),
+            )
+            began = time.perf_counter()
+            training.run()
+            seconds = time.perf_counter() - began
+        ends = [began, *clock.epochs]
+        self.epochs = (ends[1] - ends[0], (ends[-1] - ends[1]) / (len(ends) - 2))
+        self.losses["dail"] = training.curves[-1]["loss"]
+        return float(training.curves[-1]["tokens"]) / seconds
+
+    def plain(self) -> float:
+        """Train in the plain way; response tokens a second."""
+        spec, student = self._spec, self._student(self._spec)
+        weights = list(student.trainable.values())
+        optimizer = torch.optim.AdamW(weights, lr=spec.learning_rate, betas=spec.betas, weight_decay=spec.weight_decay)
+        began, tokens = time.perf_counter(), 0
+        for step in range(self._course.total):
+            rows = [self._rows[one] for one in self._course[step].rows]
+            mask = _padded([row.response for row in rows])[1].bool()
+            student.peft.train()
+            log_student = torch.log_softmax(_logits(student, rows, "student"), -1)
+            with torch.no_grad(), student.peft.disable_adapter():
+                log_teacher, log_negative = (torch.log_softmax(_logits(student, rows, name), -1) for name in ("teacher", "negative"))
+            p = log_student.exp()
+            values = (p * (log_student - log_teacher)).sum(-1) - spec.gamma * (p * (log_student - log_negative)).sum(-1)
+            loss = values[mask].mean()
+            torch.autograd.backward(loss)
+            torch.nn.utils.clip_grad_norm_(weights, spec.max_grad_norm)
+            rate = learning_rate(step, total=self._course.total, warmup=spec.warmup_steps, peak=spec.learning_rate, schedule=spec.schedule)
+            optimizer.param_groups[0]["lr"] = rate
+            optimizer.step()
+            optimizer.zero_grad()
+            tokens += int(mask.sum())
+        self.losses["plain"] = float(loss)
+        return tokens / (time.perf_counter() - began)
+
+
+class _Clock(Silent):
+    """Progress that notes when each epoch ends."""
+
+    def __init__(self, per_epoch: int) -> None:
+        self._per_epoch = per_epoch
+        self.epochs: list[float] = []
+
+    def update(self, done: float, total: float, unit: str, **figures: float) -> None:
+        """See `Progress.update`."""
+        del total, figures
+        if unit == "steps" and done % self._per_epoch == 0:
+            self.epochs.append(time.perf_counter())
+
+
+def _rows(count: int, vocabulary: int) -> list[Row]:
+    """Ragged rows: references see a solution beside the problem."""
+    draw = random.Random(SEED)
+
+    def ids(low: int, high: int) -> tuple[int, ...]:
+        return tuple(draw.randrange(vocabulary) for _ in range(draw.randint(low, high)))
+
+    return [
+        Row(f"p{number}", {"student": ids(40, 160), "teacher": ids(120, 400), "negative": ids(60, 200)}, ids(40, 320))
+        for number in range(count)
+    ]
+
+
+def _padded(sequences: list[tuple[int, ...]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and mask [sequences, longest], padded on the right."""
+    longest = max(map(len, sequences))
+    ids, mask = torch.zeros(len(sequences), longest, dtype=torch.long), torch.zeros(len(sequences), longest, dtype=torch.long)
+    for number, one in enumerate(sequences):
+        ids[number, : len(one)], mask[number, : len(one)] = torch.tensor(one), 1
+    return ids, mask
+
+
+def _logits(student: Student, rows: list[Row], context: str) -> torch.Tensor:
+    """Logits [rows, longest response, V] that predict the responses, from the whole model's logits of the whole padded batch."""
+    prompts = [row.prompts[context] for row in rows]  # type: ignore[index]
+    ids, mask = _padded([(*prompt, *row.response) for prompt, row in zip(prompts, rows, strict=True)])
+    logits = student.causal(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    longest = max(len(row.response) for row in rows)
+    starts = torch.tensor([len(prompt) - 1 for prompt in prompts])[:, None]
+    places = (starts + torch.arange(longest)).clamp_max(ids.shape[1] - 1)
+    chosen: torch.Tensor = logits.gather(1, places[:, :, None].expand(-1, -1, logits.shape[-1]))
+    return chosen
+
+
+if __name__ == "__main__":
+    main()

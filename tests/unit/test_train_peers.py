@@ -1,0 +1,131 @@
+"""Ranks watch over each other: a stop reaches all, an error ends all with its own code, and a rank that falls silent is noticed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from datetime import timedelta
+
+import pytest
+import torch
+from torch.distributed import TCPStore
+
+from dail_runtime.errors import DailError, ModelError, SetupError, TransientError, of_code
+from dail_runtime.stages.base import end_process
+from dail_runtime.train import peers as module
+from dail_runtime.train.peers import Peers
+from dail_runtime.train.ranks import Place, place
+from dail_runtime.train.world import joined
+from tests.support.ranks import free_port, run_ranks, start_ranks, wait_all
+
+CPU = torch.device("cpu")
+
+
+class Both:
+    """Two ranks in one process, on a real store."""
+
+    def __init__(self) -> None:
+        port = free_port()
+        self.server = TCPStore("127.0.0.1", port, is_master=True, timeout=timedelta(seconds=20))
+        self.stops = [threading.Event(), threading.Event()]
+        self.ended: list[tuple[int, DailError]] = []
+        self.stores = [TCPStore("127.0.0.1", port, is_master=False, timeout=timedelta(seconds=20)) for _ in range(3)]
+        self.ranks = [self.join(rank, self.stores[rank]) for rank in range(2)]
+
+    def join(self, rank: int, store: TCPStore) -> Peers:
+        return Peers(store, Place(rank, 2, rank, 2), self.stops[rank], lambda error: self.ended.append((rank, error)))
+
+
+@pytest.fixture
+def both(monkeypatch: pytest.MonkeyPatch) -> Both:
+    monkeypatch.setattr(module, "EVERY", 0.05)
+    monkeypatch.setattr(module, "LEAVING", 0.5)
+    return Both()
+
+
+def soon(what: threading.Event) -> bool:
+    return what.wait(20)
+
+
+def test_a_stop_on_one_rank_reaches_the_other(both: Both) -> None:
+    both.stops[1].set()
+    assert soon(both.stops[0])
+    assert both.ended == []
+
+
+def test_an_error_is_told_with_its_code_and_whose_it_is(both: Both) -> None:
+    both.ranks[1].tell(ModelError("no such layer"))
+    both.ranks[1].tell(SetupError("later"))
+    found = both.ranks[0].reason(20)
+    assert isinstance(found, ModelError)
+    assert str(found) == "rank 1 of 2 ended: no such layer"
+    # A main thread that does not come out of what it is doing is ended.
+    until = time.monotonic() + 20
+    while not any(rank == 0 for rank, _ in both.ended) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert [error.exit_code for rank, error in both.ended if rank == 0] == [6]
+
+
+def test_a_rank_that_was_started_again_alone_ends_the_others_which_then_meet_anew(both: Both) -> None:
+    with pytest.raises(TransientError, match="rank 1 was started again while the other ranks still waited"):
+        both.join(1, both.stores[2])
+    assert isinstance(both.ranks[0].reason(20), TransientError)
+
+
+def test_rank_0_leaves_last(both: Both) -> None:
+    left = threading.Event()
+    follower = threading.Thread(target=lambda: (both.ranks[1].leave(), left.set()))
+    follower.start()
+    assert not left.wait(0.5)
+    both.ranks[0].leave()
+    assert soon(left)
+    follower.join()
+    assert both.ended == []
+
+
+def test_every_error_comes_back_from_its_code() -> None:
+    assert isinstance(of_code(7, "x"), SetupError)
+    assert of_code(1, "x").exit_code == 1
+    assert isinstance(of_code(137, "x"), TransientError)
+
+
+def test_a_rank_that_stands_still_ends_the_others_though_its_connection_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "EVERY", 0.1)
+    monkeypatch.setattr(module, "SILENCE", 4.0)
+    monkeypatch.setattr(module, "LEAVING", 1.0)
+
+    def body(rank: int) -> None:
+        with joined(place(), CPU, threading.Event(), end_process) as world:
+            world.sum([torch.ones(1)])
+            if rank == 1:
+                os.kill(os.getpid(), signal.SIGSTOP)
+            world.sum([torch.ones(1)])
+
+    ranks = start_ranks(3, body)
+    until = time.monotonic() + 120
+    while any(ranks[one].code is None for one in (0, 2)) and time.monotonic() < until:
+        for one in ranks:
+            one.poll()
+        time.sleep(0.05)
+    ranks[1].kill(signal.SIGKILL)
+    assert wait_all(ranks) == [75, -signal.SIGKILL, 75]
+
+
+def test_an_error_on_one_rank_is_that_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "EVERY", 0.1)
+
+    def body(rank: int) -> tuple[int, str]:
+        try:
+            with joined(place(), CPU, threading.Event(), end_process) as world:
+                if rank == 2:
+                    raise SetupError("memory ran out; lower it")
+                world.sum([torch.ones(1)])
+        except DailError as err:
+            return err.exit_code, str(err)
+        return 0, ""
+
+    found = run_ranks(3, body)
+    assert found[2] == (7, "memory ran out; lower it")
+    assert found[0] == found[1] == (7, "rank 2 of 3 ended: memory ran out; lower it")
