@@ -53,8 +53,8 @@ def run(ctx: StageContext) -> dict[str, Any]:
     spec, source = ctx.task.settings.train, ctx.job.spec.model
     transformers_logging.disable_progress_bar()
     here, device = place(), pick_device()
-    check_device(here, device, ctx.abandon)
-    world = ctx.held.enter_context(joined(here, device, ctx.stop, ctx.abandon))
+    meeting = joined(here, device, ctx.stop, ctx.abandon, check=lambda: check_device(here, device, ctx.abandon))
+    world = ctx.held.enter_context(meeting)
     check_world(world, ctx.abandon)
     tokenizer = world.lead_first(lambda: load_tokenizer(source))
     room = room_of(device, free_memory(), here.local_size)

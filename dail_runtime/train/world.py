@@ -105,21 +105,30 @@ class World:
 
 
 @contextmanager
-def joined(place: Place, device: torch.device, stop: threading.Event, abandon: Callable[[DailError], None]) -> Iterator[World]:
+def joined(
+    place: Place,
+    device: torch.device,
+    stop: threading.Event,
+    abandon: Callable[[DailError], None],
+    check: Callable[[], None] = lambda: None,
+) -> Iterator[World]:
     """The world of this process, met and watched over (see `Peers`) while the body runs.
 
-    Where another rank ends with an error, so does this one, with that rank's exit code and sentence, whatever its own main thread
-    was doing. The body of rank 0 ends only after everything is written; the other ranks wait here until it has.
+    `check` runs as soon as the others would learn of its failure, and before anything is computed. Where another rank ends with an
+    error, so does this one, with that rank's exit code and sentence, whatever its own main thread was doing. The body of rank 0 ends
+    only after everything is written; the other ranks wait here until it has.
 
     Raises:
         TransientError: the ranks did not find each other, or one was lost.
     """
     if place.size == 1:
+        check()
         yield World(place, device)
         return
-    store = _meet(place)
+    store = _meet(place, stop)
     peers = Peers(_connection(store), place, stop, abandon)
     try:
+        check()
         backend, bound = ("nccl", device) if device.type == "cuda" else ("gloo", None)
         dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.size, device_id=bound)
         yield World(place, device, store)
@@ -151,15 +160,29 @@ def _verdict(err: Exception, peers: Peers, place: Place) -> Exception:
     return lost
 
 
-def _meet(place: Place) -> Store:
-    try:
-        store: Store = next(iter(rendezvous("env://", place.rank, place.size, timeout=MEETING)))[0]
-    except (dist.DistError, RuntimeError, ValueError) as err:
-        reason = str(err).splitlines()[0]
+def _meet(place: Place, stop: threading.Event) -> Store:
+    """Wait for all ranks at the store, in a thread: a call that waits there hears no signal."""
+    found: list[Store] = []
+    failed: list[Exception] = []
+
+    def wait() -> None:
+        try:
+            found.append(next(iter(rendezvous("env://", place.rank, place.size, timeout=MEETING)))[0])
+        except (dist.DistError, RuntimeError, ValueError) as err:
+            failed.append(err)
+
+    thread = threading.Thread(target=wait, name="meeting", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        if stop.is_set():
+            raise Interrupted(f"rank {place.rank} of {place.size} was asked to stop while it waited for the others; nothing had begun")
+        thread.join(0.2)
+    if failed:
+        reason = str(failed[0]).splitlines()[0]
         raise TransientError(
             f"rank {place.rank} of {place.size} did not find the others ({reason}); see whether all of them run and reach MASTER_ADDR"
-        ) from err
-    return store
+        ) from failed[0]
+    return found[0]
 
 
 def _connection(store: Store) -> Store:

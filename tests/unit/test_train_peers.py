@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.distributed import TCPStore
 
-from dail_runtime.errors import DailError, ModelError, SetupError, TransientError, of_code
+from dail_runtime.errors import DailError, Interrupted, ModelError, SetupError, TransientError, of_code
 from dail_runtime.stages.base import end_process
 from dail_runtime.train import peers as module
 from dail_runtime.train.peers import Peers
@@ -129,3 +129,34 @@ def test_an_error_on_one_rank_is_that_of_all(monkeypatch: pytest.MonkeyPatch) ->
     found = run_ranks(3, body)
     assert found[2] == (7, "memory ran out; lower it")
     assert found[0] == found[1] == (7, "rank 2 of 3 ended: memory ran out; lower it")
+
+
+def test_a_rank_that_waits_for_the_others_stops_when_it_is_asked_to() -> None:
+    def body(_: int) -> str:
+        stop = threading.Event()
+        signal.signal(signal.SIGALRM, lambda *_: stop.set())
+        signal.setitimer(signal.ITIMER_REAL, 0.5)
+        # Nobody else comes.
+        with pytest.raises(Interrupted) as caught, joined(Place(0, 2, 0, 2), CPU, stop, end_process):
+            pass
+        return str(caught.value)
+
+    assert run_ranks(1, body) == ["rank 0 of 2 was asked to stop while it waited for the others; nothing had begun"]
+
+
+def test_a_check_that_fails_on_one_rank_ends_all_before_anything_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "EVERY", 0.1)
+    monkeypatch.setattr(module, "LEAVING", 1.0)
+
+    def body(rank: int) -> None:
+        def check() -> None:
+            if rank == 1:
+                raise SetupError("cuda:1 cannot compute")
+
+        try:
+            with joined(place(), CPU, threading.Event(), end_process, check):
+                pytest.fail("a rank is missing")
+        except DailError as err:
+            end_process(err)
+
+    assert wait_all(start_ranks(2, body)) == [7, 7]

@@ -107,7 +107,9 @@ def test_the_size_is_said_before_it_starts() -> None:
 
 
 def test_free_memory_is_that_of_the_container_where_it_has_less(tmp_path: Path) -> None:
-    assert free_memory(tmp_path) == free_memory(tmp_path / "none") > 0
+    # Others take and give back memory between the two calls.
+    assert free_memory(tmp_path) == pytest.approx(free_memory(tmp_path / "none"), rel=0.2)
+    assert free_memory(tmp_path) > 0
     (tmp_path / "memory.max").write_text("5000000\n")
     (tmp_path / "memory.current").write_text("4000000\n")
     (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 500000\n")
