@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import signal
@@ -65,6 +66,8 @@ class Fork:
         if self.pid == 0:
             code = 1
             try:
+                # What the parent left behind is not this process's to take down: its threads are not here.
+                gc.freeze()
                 os.close(self._read)
                 os.environ.update(variables)
                 torch.set_num_threads(1)  # a fork has none of the threads of its parent's pools
