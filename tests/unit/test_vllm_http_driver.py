@@ -65,6 +65,7 @@ def ended(reason: str | None) -> dict[str, Any]:
 
 def draw(monkeypatch: pytest.MonkeyPatch, client: Canned) -> tuple[Sample, Replicas]:
     monkeypatch.setattr(driver_module, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(driver_module, "DRAIN_SECONDS", 0.0)
 
     async def drawing() -> tuple[Sample, Replicas]:
         server = Server.parse("http://servers:8000")
@@ -126,6 +127,14 @@ def test_pairs_that_keep_falling_apart_and_pairs_that_fit_nowhere_end_the_stage(
     assert len(small.pairs) == 1
     with pytest.raises(TransientError, match="lost its server 20 times, the last time http://servers:8000"):
         draw(monkeypatch, Canned(lambda *_: Lost("reset")))
+
+
+def test_being_turned_away_is_no_failure_of_the_response_but_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    sample, _ = draw(monkeypatch, Canned(lambda role, pair: Busy("HTTP 503", None) if pair < 30 else whole(role, 3, 9)))
+    assert sample.ids == (3, 9)
+    monkeypatch.setattr(driver_module, "WAIT_SECONDS", 0.0)
+    with pytest.raises(TransientError, match="p/1: servers turned a response away 1 times: HTTP 503"):
+        draw(monkeypatch, Canned(lambda *_: Busy("HTTP 503", None)))
 
 
 def test_a_server_that_asks_for_time_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import time
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from dail_runtime.rewrite.responses import Job, Response, contexts_of, retried, 
 from dail_runtime.rewrite.vllm_http.client import Client
 from dail_runtime.rewrite.vllm_http.draft import Drafting, draft_and_verify
 from dail_runtime.rewrite.vllm_http.faults import Busy, FellApart, Lost
-from dail_runtime.rewrite.vllm_http.replicas import Replica, Replicas
+from dail_runtime.rewrite.vllm_http.replicas import WAIT_SECONDS, Replica, Replicas
 from dail_runtime.rewrite.vllm_http.wire import COMPLETIONS, Completion, GarbledReply, drawn_by_plugin, drawn_by_vllm, read_completion
 from dail_runtime.spec.rewrite import MixedPolicy
 
@@ -25,6 +26,8 @@ LOST_MOST = 20
 """How often one response may lose its server; a response that ends every server it meets must not end all of them for ever."""
 PAUSE_SECONDS, PAUSE_MOST = 0.5, 30.0
 """The pause before a response is drawn again doubles from the one to the other; its length is drawn at random below that."""
+DRAIN_SECONDS = 10.0
+"""A server that is shutting down is left alone for so long; by then its name no longer resolves to it, or it is gone."""
 REPLY_SECONDS, TOKEN_SECONDS = 600.0, 2.0
 """A reply may take this long, and this long more for each token of the response: beyond it, it is taken for lost."""
 
@@ -54,19 +57,21 @@ class Driver:
         Raises:
             DailError: it cannot be drawn, or not by any server that is there.
         """
-        lost = 0
+        lost, turned_away, begin = 0, 0, time.monotonic()
         while True:
             replica = await self._replicas.acquire(self._home.get(response.job))
             self._home[response.job] = replica
             try:
                 return await _unless_lost(replica, self._on(replica, response))
             except Busy as err:
-                pause = _pause(lost) if err.seconds is None else err.seconds
-                self._replicas.quiet(replica, pause)
-                why, lost = str(err), lost + (err.seconds is None)
+                # No fault of the response, nor of the server: only time ends it.
+                self._replicas.quiet(replica, _pause(turned_away) if err.seconds is None else err.seconds)
+                why, turned_away = str(err), turned_away + 1
+                if time.monotonic() - begin > WAIT_SECONDS:
+                    raise TransientError(f"{response.key}: servers turned a response away {turned_away} times: {why}") from None
             except Lost as err:
                 self._replicas.doubt(replica, str(err))
-                why, lost = str(err), lost + 1
+                why, lost, begin = str(err), lost + 1, time.monotonic()
             except FellApart as err:
                 retried(response, str(err))
                 response, why = response.again(), str(err)
@@ -154,7 +159,9 @@ class Driver:
             if max(done.ids) >= self._vocabulary or len(done.ids) > response.job.limit:
                 raise Lost("the reply holds tokens that were not asked for")
             return done
-        reason = done.reason or "the server is shutting down"
+        if done.reason is None:
+            raise Busy("the server is shutting down", DRAIN_SECONDS)
+        reason = done.reason
         if "drew different tokens" in reason:
             raise FellApart(reason)
         if "KV cache" in reason or "one token" in reason:

@@ -158,7 +158,6 @@ class Replicas:
     def _check_hope(self) -> None:
         """Raise where nobody will come any more; tell the user where nobody came yet."""
         if self._useful():
-            self._alone_since, self._told = time.monotonic(), False
             return
         here = [one for one in self._known.values() if not one.leaving]
         reasons = [f"{one.address}: {self._why(one)}" for one in here]
@@ -192,7 +191,7 @@ class Replicas:
                 try:
                     found.update(await resolve(server))
                     self._unresolved.pop(server, None)
-                except OSError as err:
+                except (OSError, UnicodeError) as err:
                     # A name server that is down for a moment takes nobody away.
                     found.update(address for address in self._known if address.server == server)
                     if not any(address.server == server for address in self._known):
@@ -255,7 +254,10 @@ class Replicas:
 
     async def _notify(self) -> None:
         # Asked for from another thread, so it is a number and not a sum over what may change meanwhile.
-        self._room = self._in_flight * max(1, len(self._useful()))
+        useful = len(self._useful())
+        self._room = self._in_flight * max(1, useful)
+        if useful:
+            self._alone_since, self._told = time.monotonic(), False
         async with self._changed:
             self._changed.notify_all()
 
