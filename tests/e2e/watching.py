@@ -24,25 +24,21 @@ class Seen:
     """What was seen of a run's pods."""
 
     servers: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    """Task -> most model servers that ran at the same time."""
+    ready: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     """Task -> most model servers that were ready at the same time."""
     trainers: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     """Task -> kinds of training pods that ran: master, worker."""
-    loads: dict[str, float] = field(default_factory=dict)
-    """State of the run -> seconds after the start at which it was first seen."""
 
     def take(self, pods: list[Object]) -> None:
         """Add what these pods show."""
-        ready: dict[str, int] = defaultdict(int)
-        for pod in pods:
-            labels, task = pod["metadata"]["labels"], pod["metadata"]["labels"].get(TASK)
-            if task is None:
-                continue
-            if labels.get("app.kubernetes.io/component") == "server" and _is_ready(pod):
-                ready[task] += 1
-            if REPLICA in labels and pod["status"].get("phase") in ("Running", "Succeeded"):
-                self.trainers[task].add(labels[REPLICA])
-        for task, count in ready.items():
-            self.servers[task] = max(self.servers[task], count)
+        for task in {pod["metadata"]["labels"].get(TASK) for pod in pods} - {None}:
+            own = [pod for pod in pods if pod["metadata"]["labels"].get(TASK) == task]
+            servers = [pod for pod in own if pod["metadata"]["labels"].get("app.kubernetes.io/component") == "server"]
+            self.servers[task] = max(self.servers[task], len([pod for pod in servers if pod["status"].get("phase") == "Running"]))
+            self.ready[task] = max(self.ready[task], len([pod for pod in servers if _is_ready(pod)]))
+            ran = [pod for pod in own if REPLICA in pod["metadata"]["labels"] and pod["status"].get("phase") in ("Running", "Succeeded")]
+            self.trainers[task] |= {pod["metadata"]["labels"][REPLICA] for pod in ran}
 
 
 def record_of(cluster: Cluster, namespace: str) -> Object | None:
