@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from dailctl import output
-from dailctl.cli.options import STORE, JobFile, Name, Storage
+from dailctl.cli.options import STORE, Context, JobFile, Kubeconfig, Name, Namespace, Storage
 
 
 class What(StrEnum):
@@ -30,15 +30,18 @@ def fetch(
     variant: Annotated[list[str] | None, typer.Option("--variant", metavar="NAME", help="Only this variant; may be repeated.")] = None,
     to: Annotated[Path | None, typer.Option("--to", metavar="FOLDER", help="Where to; ./NAME where left out.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that have other content.")] = False,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
 ) -> None:
     """Download adapters, models, traces, the report.
 
     Every file is checked against its sha256 and appears whole or not at all; run it again to go on after a stop.
     """
     from dailctl.download import download, wanted_files
-    from dailctl.runs import find_run
+    from dailctl.observe.anywhere import find_anywhere
 
-    run = find_run(name, file, store)
+    run = find_anywhere(name, file, store, namespace=namespace, context=context, kubeconfig=kubeconfig)
     chosen = {one.value for one in what or (What.ADAPTER, What.REPORT)}
     if What.ALL in chosen:
         chosen = {one.value for one in What if one is not What.ALL}

@@ -23,7 +23,10 @@ def complete_names(incomplete: str) -> list[str]:
         return []
 
 
-Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Name of a run below --store.", autocompletion=complete_names)]
+Name = Annotated[
+    str | None,
+    typer.Argument(metavar="[NAME]", help="Name of a run below --store, or of a run or job on the cluster.", autocompletion=complete_names),
+]
 Job = Annotated[Path | None, typer.Option("-f", "--file", metavar="JOB", help="The job file; ./job.yaml where left out.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a field of spec, as train.epochs=3. May be repeated.")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dailctl import output
-from dailctl.cli.options import STORE, JobFile, Name, Output, Storage
+from dailctl.cli.options import STORE, Context, JobFile, Kubeconfig, Name, Namespace, Output, Storage
 
 
 def report(
@@ -16,15 +16,18 @@ def report(
     store: Storage = STORE,
     show: Annotated[bool, typer.Option("--open", help="Open report.html in the browser.")] = False,
     form: Output = None,
+    namespace: Namespace = None,
+    context: Context = None,
+    kubeconfig: Kubeconfig = None,
 ) -> None:
     """Print the tables, the verdict and where the report is.
 
     A report in a bucket is fetched first. -o json|yaml prints report.json, -o wide all k of pass@k, -o name the path alone.
     """
-    from dailctl.runs import find_run
+    from dailctl.observe.anywhere import find_anywhere
     from dailctl.summary import local_report, read_report, summary
 
-    run = find_run(name, file, store)
+    run = find_anywhere(name, file, store, namespace=namespace, context=context, kubeconfig=kubeconfig)
     found = read_report(run)
     path = local_report(run)
     match form:

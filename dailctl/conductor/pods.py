@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from dailctl.explain import Seen, why_waiting
 from dailctl.kube.resources import Object, condition_of, name_of
 
-GRACE = 60.0
-"""Seconds in which a pod that misses something (a Secret, a volume) may still get it: GitOps tools apply in their own order."""
-_FINAL_PULL = re.compile(
-    r"not found|manifest unknown|unauthorized|authentication required|denied|forbidden|\b40[134]\b|no basic auth|invalid reference", re.I
-)
-_PULL = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable")
-_SET_UP = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
 _DISRUPTED = ("Evicted", "Preempting", "NodeLost", "NodeShutdown", "Shutdown", "Terminated", "NodeAffinity", "UnexpectedAdmissionError")
 
 
@@ -47,23 +40,8 @@ class Ending:
 
 def trouble_of(pod: Object, now: datetime) -> Trouble | None:
     """Why the pod has not started; None where it has, or where it is about to."""
-    if (pod.get("status") or {}).get("phase") not in (None, "Pending", "Running"):
-        return None
-    if deleted := pod["metadata"].get("deletionTimestamp"):
-        late = (now - parse_time(deleted)).total_seconds() - GRACE
-        if late > 0:
-            node = (pod.get("spec") or {}).get("nodeName", "its node")
-            sentence = f"pod {name_of(pod)} does not end: node {node} does not answer; delete the node, or the pod with --force"
-            return Trouble(sentence, False)
-        return None
-    for status in _statuses(pod):
-        waiting = (status.get("state") or {}).get("waiting") or {}
-        if found := _waiting_trouble(pod, status, waiting, now):
-            return found
-    for one in (pod.get("status") or {}).get("conditions") or ():
-        if one.get("type") == "PodScheduled" and one.get("status") == "False":
-            return Trouble(f"no node takes pod {name_of(pod)} ({_sentence(one.get('message', 'not scheduled'))})", False)
-    return None
+    cause = why_waiting(pod, Seen(pods=(pod,)), now)
+    return Trouble(cause.told, cause.final) if cause is not None else None
 
 
 def endings(pod: Object) -> Iterator[Ending]:
@@ -155,20 +133,6 @@ def parse_time(text: str) -> datetime:
 def _statuses(pod: Object) -> Iterable[Object]:
     status = pod.get("status") or {}
     return [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
-
-
-def _waiting_trouble(pod: Object, status: Object, waiting: Object, now: datetime) -> Trouble | None:
-    reason, said = str(waiting.get("reason", "")), _sentence(waiting.get("message", ""))
-    if reason in _PULL:
-        final = reason in ("InvalidImageName", "ErrImageNeverPull") or bool(_FINAL_PULL.search(said))
-        sentence = (
-            f"the image {status.get('image')} cannot be pulled ({said or reason}); check its name, its tag and cluster.secrets.imagePull"
-        )
-        return Trouble(sentence, final)
-    if reason in _SET_UP:
-        age = (now - parse_time(pod["metadata"]["creationTimestamp"])).total_seconds()
-        return Trouble(f"container {status['name']} of pod {name_of(pod)} cannot start ({said or reason})", age > GRACE)
-    return None
 
 
 def _sentence(text: Any) -> str:

@@ -30,7 +30,7 @@ def not_started(pod: Object, events: Iterable[Object], now: datetime) -> Cause |
         waiting = (status.get("state") or {}).get("waiting") or {}
         reason = str(waiting.get("reason", ""))
         if reason in PULLS:
-            return image_cause(shown(pod), str(container.get("image", "")), reason, _pull_error(waiting, mine))
+            return image_cause(shown(pod), str(container.get("image") or status.get("image")), reason, _pull_error(waiting, mine))
         if reason in (*MISSING, *START):
             row = table.CONFIG_MISSING if reason in MISSING else table.CONTAINER_START
             said = waiting.get("message") or reason
@@ -64,7 +64,7 @@ def not_ready(pod: Object, events: Iterable[Object], now: datetime) -> Cause | N
 
 def image_cause(subject: str, image: str, reason: str, said: str) -> Cause:
     """Why an image cannot be had. `reason`: the kubelet's word; `said`: what the registry or the network answered."""
-    if reason == "InvalidImageName":
+    if reason == "InvalidImageName" or "invalid reference" in said:
         return table.IMAGE_NAME.of(subject, image=image, said=said or reason)
     if reason == "ErrImageNeverPull":
         return table.IMAGE_NOT_THERE.of(subject, image=image)

@@ -72,21 +72,21 @@ UNSCHEDULED = Row("Unscheduled", "Pending", "no node takes pod {pod} ({said})", 
 IMAGE_MISSING = Row(
     "ImageMissing",
     "Pending",
-    "the image {image} does not exist ({said})",
+    "the image {image} cannot be pulled: it does not exist ({said})",
     "correct its name, tag or digest in cluster.image or cluster.controlImage",
     final=True,
 )
 IMAGE_DENIED = Row(
     "ImageDenied",
     "Pending",
-    "the registry does not give out the image {image} ({said})",
+    "the image {image} cannot be pulled: the registry does not give it out ({said})",
     "name a Secret with the registry's credentials in cluster.secrets.imagePull",
     final=True,
 )
 IMAGE_NAME = Row(
     "ImageName",
     "Pending",
-    "{image} is no name of an image ({said})",
+    "the image {image} cannot be pulled: that is no name of an image ({said})",
     "correct cluster.image or cluster.controlImage",
     final=True,
 )
@@ -112,13 +112,13 @@ IMAGE_PULLING = Row(
 CONFIG_MISSING = Row(
     "ConfigMissing",
     "Pending",
-    "container {container} of pod {pod} cannot be set up ({said})",
+    "container {container} of pod {pod} cannot start ({said})",
     "create the Secret or the key that it names, or correct the name in the job file",
 )
 CONTAINER_START = Row(
     "ContainerStart",
     "Pending",
-    "container {container} of pod {pod} cannot be started ({said})",
+    "container {container} of pod {pod} cannot start ({said})",
     "check that the image is one of dail's and fits the node's processor and runtimeClass",
 )
 QUOTA = Row(

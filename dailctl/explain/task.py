@@ -51,8 +51,8 @@ def explain(seen: Seen, now: datetime | None = None) -> list[Cause]:
 def of_pod(pod: Object, seen: Seen, now: datetime | None = None) -> Cause | None:
     """Why one pod does not run, or how it failed; None where all is well with it."""
     moment = now or datetime.now(UTC)
-    if (deleted := time_of(pod["metadata"].get("deletionTimestamp"))) is not None:
-        return _leaving(pod, moment, deleted)
+    if pod["metadata"].get("deletionTimestamp"):
+        return why_waiting(pod, seen, moment)
     phase = status_of(pod).get("phase")
     if phase == "Succeeded":
         return None
@@ -64,9 +64,16 @@ def of_pod(pod: Object, seen: Seen, now: datetime | None = None) -> Cause | None
         return ended_cause(min(ends, key=lambda one: one.code not in USER_ERRORS), seen.events)
     if phase == "Failed":
         return None
-    return (
-        _volume(pod, seen) or unscheduled(pod, seen.nodes) or not_started(pod, seen.events, moment) or not_ready(pod, seen.events, moment)
-    )
+    return why_waiting(pod, seen, moment) or not_ready(pod, seen.events, moment)
+
+
+def why_waiting(pod: Object, seen: Seen, now: datetime) -> Cause | None:
+    """Why a pod has not started, or does not go; None where it runs, has ended, or is about to start."""
+    if (deleted := time_of(pod["metadata"].get("deletionTimestamp"))) is not None:
+        return _leaving(pod, now, deleted)
+    if status_of(pod).get("phase") in ("Succeeded", "Failed"):
+        return None
+    return _volume(pod, seen) or unscheduled(pod, seen.nodes) or not_started(pod, seen.events, now)
 
 
 def _of_object(obj: Object, seen: Seen, now: datetime) -> Iterable[Cause]:

@@ -18,6 +18,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -228,6 +229,15 @@ class _Pod:
         path = self._folder / f"log-{self._restarts - 1 if previous else self._restarts}"
         return path.read_bytes() if path.exists() else b""
 
+    def lines(self, life: int) -> list[tuple[str, bytes]]:
+        """(time, line) of what the container wrote in one of its lives."""
+        log, times = self._folder / f"log-{life}", self._folder / f"times-{life}"
+        return list(zip(times.read_text().split(), log.read_bytes().splitlines(keepends=True), strict=False)) if times.exists() else []
+
+    def life(self) -> int:
+        """How often the container was started again."""
+        return self._restarts
+
     def _end(self, grace: int) -> None:
         self.signal(signal.SIGTERM)
         if self._process is not None:
@@ -264,16 +274,24 @@ class _Pod:
     def _once(self, container: Object, environment: dict[str, str]) -> int:
         command = self._kubelet.command_of([*container["command"], *(container.get("args") or ())])
         started = _now()
-        with (self._folder / f"log-{self._restarts}").open("ab") as log:
-            self._process = subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._folder, start_new_session=True
-            )
-            self._kubelet.started.append((self.name, tuple(container["command"])))
-            self._status("Running", {"running": {"startedAt": started}}, ready=True)
-            code = self._process.wait()
+        self._process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd=self._folder,
+            start_new_session=True,
+        )
+        writer = threading.Thread(target=self._write_log, args=(self._process, self._restarts), daemon=True)
+        writer.start()
+        self._kubelet.started.append((self.name, tuple(container["command"])))
+        self._status("Running", {"running": {"startedAt": started}}, ready=True)
+        code = self._process.wait()
         # Workers that a killed process leaves behind end with their container.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
+        writer.join(10)
         code = 128 - code if code < 0 else code
         tail = b"\n".join(self.log(False).splitlines()[-80:])[-2048:] if code else b""
         self._last = {
@@ -281,6 +299,16 @@ class _Pod:
             "message": tail.decode(errors="replace"),
         }
         return code
+
+    def _write_log(self, process: subprocess.Popen[bytes], life: int) -> None:
+        """As a container runtime does: each line with the time at which it came."""
+        assert process.stdout is not None
+        with (self._folder / f"log-{life}").open("ab") as log, (self._folder / f"times-{life}").open("a") as times:
+            for line in process.stdout:
+                log.write(line)
+                log.flush()
+                times.write(datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ") + "\n")
+                times.flush()
 
     def _wait(self, reason: str, message: str, phase: str = "Pending") -> None:
         self._status(phase, {"waiting": {"reason": reason, "message": message}})
@@ -320,6 +348,9 @@ def _log_server(lab: ControlPlane, kubelet: ProcessKubelet) -> http.server.Threa
                 self.send_error(404)
                 return
             query = parse_qs(parts.query)
+            if "follow" in query or "timestamps" in query or "sinceTime" in query:
+                self._lines(pod, query)
+                return
             text = pod.log("previous" in query)
             if "tailLines" in query:
                 text = b"".join(text.splitlines(keepends=True)[-int(query["tailLines"][0]) :])
@@ -329,6 +360,25 @@ def _log_server(lab: ControlPlane, kubelet: ProcessKubelet) -> http.server.Threa
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
             self.wfile.write(text)
+
+        def _lines(self, pod: _Pod, query: dict[str, list[str]]) -> None:
+            """With times, from a time on, or as they come until the container ends."""
+            life = pod.life() - ("previous" in query)
+            since = query.get("sinceTime", [""])[0].rstrip("Z")
+            self.send_response(200)
+            self.end_headers()
+            sent = max(0, len(pod.lines(life)) - int(query["tailLines"][0])) if "tailLines" in query else 0
+            while True:
+                over = pod.life() > life or not pod.running() or "follow" not in query
+                new = pod.lines(life)[sent:]
+                sent += len(new)
+                for stamp, line in new:
+                    if stamp >= since:
+                        self.wfile.write(f"{stamp} ".encode() + line if "timestamps" in query else line)
+                self.wfile.flush()
+                if over and not new:
+                    return
+                time.sleep(0.05)
 
         def log_message(self, *_: Any) -> None:
             pass

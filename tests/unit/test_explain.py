@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dailctl.explain import Seen, explain
@@ -327,6 +327,7 @@ def test_missing_things_are_final_only_after_a_while() -> None:
     assert [explain(Seen(pods=(one,)), MOMENT)[0].final for one in (fresh, old)] == [False, True]
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_message_is_explained_in_one_line(message: str) -> None:
     told = refused(message, "job.batch/x").told
