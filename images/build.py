@@ -31,6 +31,8 @@ NAMES = ("control", "runtime-cpu", "runtime")
 DEFAULT = ("control", "runtime-cpu")
 ENGINES = ("buildah", "podman", "docker")
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "requirements", "dailctl", "dail_runtime", "charts", "images")
+BUILDERS = ("__init__.py", "base.py", "build.py")
+"""What builds images, and is in none."""
 # Where the host's package managers look, and through which proxy: used while building, never kept.
 HOST_SETTINGS = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_CERT", "UV_", "SSL_CERT_FILE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
@@ -125,7 +127,7 @@ def _forget(image: Image, engine: str, cache: Path) -> None:
 
 def _copy_inputs(name: str, target: Path) -> None:
     """Copies what the image `name` is made from, and nothing of the other images."""
-    others = {ROOT / "images" / other for other in NAMES if other != name}
+    others = {ROOT / "images" / other for other in (*NAMES, *BUILDERS) if other != name}
 
     def unwanted(folder: str, entries: list[str]) -> set[str]:
         return {entry for entry in entries if entry == "__pycache__" or Path(folder, entry) in others}
@@ -189,9 +191,7 @@ def _works(engine: str) -> bool:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m images.build", description="Build dail's container images.")
-    parser.add_argument(
-        "names", nargs="*", choices=NAMES, default=DEFAULT, metavar="NAME", help=f"{', '.join(NAMES)}; default: {' '.join(DEFAULT)}"
-    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)}; default: {' '.join(DEFAULT)}")
     parser.add_argument("--engine", choices=ENGINES, help="default: the first of them that works here")
     parser.add_argument(
         "--base", metavar="IMAGE", help=f"an image with Python 3.11 or 3.12; default: {base.REGISTRY}, else Debian made here"
@@ -200,9 +200,11 @@ def main() -> None:
         "--torch", choices=("cpu", "ordinary"), help="PyTorch build of runtime-cpu; default: cpu where its index is reachable"
     )
     arguments = parser.parse_args()
+    if unknown := [name for name in arguments.names if name not in NAMES]:
+        parser.error(f"there is no image {unknown[0]}; there are {', '.join(NAMES)}")
     torch = {"cpu": "cpu", "ordinary": "", None: None}[arguments.torch]
     try:
-        for image in build(tuple(arguments.names), arguments.engine, arguments.base, torch):
+        for image in build(tuple(arguments.names) or DEFAULT, arguments.engine, arguments.base, torch):
             print(image.line(), flush=True)
     except subprocess.CalledProcessError as err:
         raise SystemExit(f"{shlex.join(map(str, err.cmd[:2]))} failed with {err.returncode}; what it said is above") from None
