@@ -3,7 +3,7 @@
 It speaks the real protocol and leaves real manifests, but does no work and imports nothing of dail for a run in a
 folder: it starts at once.
 The file named by SCRIPT holds `plan` (task -> prefix, digest, inputs), `files` (task -> name -> text to write) and `says`:
-task -> what its successive attempts do, one word each (the last is repeated; `ok` where nothing is said): ok, slow, kill
+task -> what its successive attempts do, one word each (the last is repeated; `ok` where nothing is said): ok, slow[:SECONDS], kill
 (SIGKILL itself), exit:CODE, error:CODE:MESSAGE, crash (a traceback), wait (until SIGTERM, then saves), stubborn (ignores it).
 """
 
@@ -69,7 +69,7 @@ def play(word: str, attempt: int, arguments: argparse.Namespace, script: dict[st
             return 143
         case "slow":
             for done in (2, 3, 4):
-                time.sleep(0.3)
+                time.sleep(float(rest or 0.9) / 3)
                 emit(event="progress", done=done, total=4, unit="problems", figures={"tokens_per_s": 1234.0})
         case "stubborn":
             while True:
