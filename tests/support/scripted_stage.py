@@ -35,6 +35,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--run", required=True)
     parser.add_argument("--job", required=True)
     arguments = parser.parse_args(argv)
+    if os.environ.get("RANK", "0") != "0":
+        # A worker of a training: the first pod alone plays, the others are there until they are told to go.
+        stop = threading.Event()
+        signal.signal(signal.SIGTERM, lambda *_: stop.set())
+        stop.wait()
+        return 143
     script = json.loads(Path(os.environ["SCRIPT"]).read_text())
     marks = Path(os.environ["SCRIPT"] + ".marks")
     with marks.open("a") as file:
