@@ -20,7 +20,7 @@ from tests.support.require import require
 Object = dict[str, Any]
 FIELD_MANAGER = "dail-lab"
 TOKEN_HOURS = 8760
-COMMAND_SECONDS = 120
+COMMAND_SECONDS = 600
 
 
 class KubectlError(RuntimeError):

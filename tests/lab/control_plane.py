@@ -90,7 +90,7 @@ class ControlPlane(Cluster):
         group, objects = simulated.nodes(count, simulated.Shape(**shape))
         self.kubectl("create", "--filename=-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
         try:
-            self.kubectl("wait", "node", "--for=condition=Ready", "--timeout=60s", f"--selector={simulated.GROUP_LABEL}={group}")
+            self.kubectl("wait", "node", "--for=condition=Ready", f"--timeout={60 + count}s", f"--selector={simulated.GROUP_LABEL}={group}")
             yield [one["metadata"]["name"] for one in objects]
         finally:
             self.kubectl("delete", "node", f"--selector={simulated.GROUP_LABEL}={group}", "--wait=false")

@@ -36,6 +36,8 @@ from tests.lab.pki import Authority
 REPOSITORY = Path(__file__).parents[2]
 RESTART_PAUSE = 0.5
 """Seconds before a container is started again (a real kubelet begins with 10)."""
+PATIENCE = 300.0
+"""Seconds for which a request is tried again: a kubelet tells its news when the API server is back."""
 PLACES = {"HOME": "home", "TMPDIR": "tmp", "HF_HOME": "cache", "DAIL_CACHE": "cache"}
 """Variables that name a folder of the container: here one of the pod's own."""
 
@@ -61,8 +63,8 @@ class ProcessKubelet:
         """(pod, command) of every container that was started."""
         self._lab, self._node, self._namespace, self._folder = lab, node, namespace, folder
         self._command = command
-        self._client = Client(access, patience=60)
-        self._transport = Transport(access, 60)
+        self._client = Client(access, patience=PATIENCE)
+        self._transport = Transport(access, PATIENCE)
         self._changed = threading.Event()
         self._end = threading.Event()
         self._pods: dict[str, _Pod] = {}
