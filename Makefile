@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements/constraints.txt --override requirements/overrides.txt
 EXTRAS := runtime,vllm,cluster,dev
 
-.PHONY: demo test images smoke e2e check format bench bench-% constraints schema verify manifests golden chart-docs clean
+.PHONY: demo test faults images smoke e2e check format bench bench-% constraints schema verify manifests golden chart-docs clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -30,7 +30,7 @@ demo: $(READY) ## the whole method on a tiny model: rewrite, select, train, eval
 
 test: $(READY) ## all tests, real components included
 	@tools/test-needs
-	@$(BIN)/pytest -m 'not e2e' $(ARGS)
+	@$(BIN)/pytest -m 'not e2e and not faults' $(ARGS)
 
 images: $(READY) ## container images: control, runtime-cpu; IMAGES="control runtime-cpu runtime" also the one for GPUs
 	@tools/image-needs
@@ -44,6 +44,10 @@ e2e: $(READY) ## the same on a real Kubernetes node that is started here (root),
 	@tools/test-needs
 	@tools/image-needs
 	@$(BIN)/pytest -m e2e tests/e2e -s $(ARGS)
+
+faults: $(READY) ## every row of the table of faults, on a real control plane; writes docs/faults.md
+	@tools/test-needs
+	@$(BIN)/python -m tests.faults.table
 
 check: $(READY) ## linters, formatter, type checker
 	@$(BIN)/ruff check .

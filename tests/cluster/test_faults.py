@@ -29,7 +29,7 @@ from tests.support.s3 import Bucket
 from tests.support.severed import Cable, cable_to, through
 from tests.support.undisturbed import assert_undisturbed, attempts
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.faults]
 
 Note = Callable[[str, object], None]
 STAGES = ("prepare", "rewrite__tuned", "select__tuned", "train__tuned", "evaluate__base", "evaluate__tuned")
