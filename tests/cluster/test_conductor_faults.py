@@ -18,31 +18,9 @@ from tests.lab.control_plane import ControlPlane
 from tests.support.cluster_run import ClusterRun, cluster_run, scripted
 from tests.support.process_kubelet import as_here
 from tests.support.s3 import Bucket
+from tests.support.undisturbed import assert_undisturbed
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
-
-
-def expected(run: ClusterRun) -> dict[str, str]:
-    """What an undisturbed run of the script makes: the results say nothing of attempts or times."""
-    import hashlib
-
-    found = {}
-    for task in run.submission().run.tasks:
-        if task.name != "report":
-            found[f"{task.prefix}/result.txt"] = hashlib.sha256(f"of {task.name}".encode()).hexdigest()
-    return found
-
-
-def assert_undisturbed(run: ClusterRun) -> None:
-    """The run is done with the results of one that nobody disturbed, and nothing but the conductor's helpers is left."""
-    status = run.until(lambda one: one.ended)
-    assert status.state == "done", status.message
-    results = run.results()
-    assert {key: results[key] for key in expected(run)} == expected(run)
-    end = time.monotonic() + 60
-    while stages := [one for one in run.left() if one.split("/")[0] in ("deployment", "service", "poddisruptionbudget", "pytorchjob")]:
-        assert time.monotonic() < end, stages
-        time.sleep(0.5)
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from dail_runtime.errors import TransientError
 from tests.lab.control_plane import ControlPlane
 from tests.lab.kubeconfig import server_of
 from tests.support.cli import dailctl
@@ -168,7 +169,8 @@ def test_the_conductor_is_cut_off_and_another_takes_over(partitioned: ClusterRun
         name = next(name for name in run.kubelet.pods() if "train-tuned" in name)
         run.kubelet.kill(name, signal.SIGTERM)
         assert_undisturbed(run)
-        assert other.wait(60) == 0
+        # 75 where this machine was so busy that it lost the lease in turn: then the first one's successor ended the run.
+        assert other.wait(60) in (0, TransientError.exit_code)
     assert attempts(run)["rewrite/tuned"] == 1
 
 
@@ -253,18 +255,17 @@ def test_cancelled_at_random_moments_and_resumed(run: ClusterRun, record_propert
     cancelled = 0
     while cancelled < MOMENTS:
         time.sleep(dice.uniform(0.0, 4.0))
-        status = run.status()
-        if status is not None and status.ended:
-            break
-        began = time.monotonic()
         said = dailctl("cancel", run.name, *where)
-        if "ended already" in said.err or (status := run.status()) is None or status.state == "done":
+        if said.code:
+            # It was faster.
+            assert run.until(lambda status: status.ended).state == "done", said.err
             break
-        assert said.code == 0, said.err
         assert not [name for name in run.kubelet.pods() if "conductor" not in name]
-        record_property("recovered_s", round(time.monotonic() - began, 1))
         cancelled += 1
+        began = time.monotonic()
         said = dailctl("resume", run.name, *where)
         assert said.code == 0, said.err
+        run.until(lambda status: status.state != "cancelled")
+        record_property("recovered_s", round(time.monotonic() - began, 1))
     assert cancelled > 0
     assert_undisturbed(run)

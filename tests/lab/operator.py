@@ -44,7 +44,7 @@ def start(lab: ControlPlane, launch: Launch, ports: Mapping[str, int]) -> None:
         MY_POD_NAMESPACE=NAMESPACE,
         TMPDIR=str(scratch),
     )
-    lab.kubectl("wait", "--for=condition=Established", "crd/pytorchjobs.kubeflow.org", "--timeout=60s")
+    lab.kubectl("wait", "--for=condition=Established", "crd/pytorchjobs.kubeflow.org", "--timeout=180s")
     operator.wait(lambda: _serves(lab))
 
 
