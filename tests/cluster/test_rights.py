@@ -64,6 +64,7 @@ def holders(canaries: list[str], texts: dict[str, str]) -> list[str]:
     return [name for name, text in texts.items() if any(value in text for value in values)]
 
 
+@pytest.mark.faults
 def test_no_secret_value_shows_up_in_objects_logs_or_the_store(run: ClusterRun, tmp_path: Path) -> None:
     canaries = [versitygw.SECRET_KEY, HF_TOKEN]
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "hf"}, "stringData": {"HF_TOKEN": HF_TOKEN}}
@@ -71,10 +72,10 @@ def test_no_secret_value_shows_up_in_objects_logs_or_the_store(run: ClusterRun, 
     run.write(cluster={"secrets": {"hfToken": "hf"}})
     run.script(rewrite__tuned=["wait", "crash", "ok"], train__tuned=["slow"])
     assert run.submit().code == 0
-    run.until(lambda status: status.task("rewrite/tuned").state == "running")
+    run.until(lambda status: status.task("rewrite/tuned").state == "running", 600)
     during = run.lab.kubectl("get", f"{KINDS},pods,events,endpointslices", "--namespace", run.namespace, "--output=json")
     run.kubelet.kill(next(name for name in run.kubelet.pods() if "rewrite-tuned" in name and "conductor" not in name))
-    run.until(lambda status: status.ended, 240)
+    run.until(lambda status: status.ended, 600)
     after = run.lab.kubectl("get", f"{KINDS},pods,events", "--namespace", run.namespace, "--output=json")
     stored = {str(path): path.read_text(errors="replace") for path in run.bucket.server.folder.rglob("*") if path.is_file()}
     logs = {str(path): path.read_text(errors="replace") for path in (tmp_path / "pods").rglob("log-*")}
