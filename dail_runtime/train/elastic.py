@@ -40,9 +40,10 @@ def elastic_of(environment: Mapping[str, str], per_node: int) -> Elastic | None:
         UsageError: a variable makes no sense, or the place to meet is missing.
     """
     least, _, most = environment.get("PET_NNODES", "1").partition(":")
-    if not most or least == most:
-        return None
     endpoint = environment.get("PET_RDZV_ENDPOINT", "")
+    # Equal numbers with a place to meet are workers without a master: nobody has told them their ranks.
+    if not most or (least == most and not endpoint):
+        return None
     if not endpoint:
         raise UsageError(f"PET_NNODES is {least}:{most}, but PET_RDZV_ENDPOINT does not say where the machines meet; set it to HOST:PORT")
     try:

@@ -106,6 +106,8 @@ def test_an_elastic_range_of_one_is_a_number() -> None:
 def test_the_operators_elastic_policy_is_an_elastic_training() -> None:
     policy = {"PET_NNODES": "1:4", "PET_RDZV_BACKEND": "c10d", "PET_RDZV_ENDPOINT": "r-train-worker-0:23456", "PET_MAX_RESTARTS": "5"}
     assert elastic_of(policy, 8) == Elastic(1, 4, 8, "r-train-worker-0:23456", "dail", 5)
+    # Workers without a master have no ranks but those they agree on, also where their number may not change.
+    assert elastic_of({**policy, "PET_NNODES": "4:4"}, 8) == Elastic(4, 4, 8, "r-train-worker-0:23456", "dail", 5)
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,13 @@
 {{/*
-The Kubeflow training operator's PyTorchJob: one master and workers, started by dail's launcher, which ends with the code of the rank that
-failed; or, elastic, workers alone that meet by rendezvous: then torchrun's agents form the group anew, with those that are left, from the last
-checkpoint. restartPolicy ExitCode: the operator starts pods killed by signals (128 and above) anew; every other code ends the job, and the conductor
+The Kubeflow training operator's PyTorchJob: one master and workers, or, elastic, workers alone that meet by rendezvous and go on from the last
+checkpoint with those that are left. dail's launcher reads which from the operator's variables, and ends with the code of the rank that failed.
+restartPolicy ExitCode: the operator starts pods killed by signals (128 and above) anew; every other code ends the job, and the conductor
 decides by docs/exit-codes.md. Arguments: root, task, component, pool.
 */}}
 {{- define "dail.pytorchjob" -}}
 {{- $values := .root.Values -}}
 {{- $pool := index $values.pools .pool -}}
-{{- $launcher := list "dail_runtime.train.launch" -}}
-{{- if $values.elastic }}{{ $launcher = list "torch.distributed.run" "--module" "--" "dail_runtime.stages" }}{{ end -}}
-{{- $command := concat (list "python" "-m") $launcher (list .task.name "--run" $values.run.runUri "--job" $values.run.jobDigest) -}}
+{{- $command := list "python" "-m" "dail_runtime.train.launch" .task.name "--run" $values.run.runUri "--job" $values.run.jobDigest -}}
 {{- $pod := include "dail.pod" (merge (dict "container" "pytorch" "command" $command "grace" (int64 $values.timeouts.trainSave)
   "port" (dict "name" "pytorchjob-port" "containerPort" 23456) "metrics" true) .) -}}
 apiVersion: kubeflow.org/v1
