@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 import threading
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -11,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch._C._distributed_c10d import Store
+from torch._C._distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from dail_runtime.errors import DailError, Interrupted, TransientError
@@ -126,12 +129,19 @@ def joined(
         yield World(place, device)
         return
     store = _meet(place, stop)
-    peers = Peers(_connection(store), place, stop, abandon)
+    prefix = "dail"
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        # The store of torchrun's agent outlives restarts: names of this start alone, agreed upon beforehand.
+        _start_group(place, device, store)
+        box = [uuid.uuid4().hex]
+        dist.broadcast_object_list(box, 0, device=device)
+        prefix = box[0]
+    peers = Peers(PrefixStore(prefix, _connection(store)), place, stop, abandon)
     try:
         check()
-        backend, bound = ("nccl", device) if device.type == "cuda" else ("gloo", None)
-        dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.size, device_id=bound)
-        yield World(place, device, store)
+        if not dist.is_initialized():
+            _start_group(place, device, store)
+        yield World(place, device, PrefixStore(prefix, store))
         peers.leave()
         dist.destroy_process_group()
     except Interrupted:
@@ -145,6 +155,11 @@ def joined(
         peers.close()
 
 
+def _start_group(place: Place, device: torch.device, store: Store) -> None:
+    backend, bound = ("nccl", device) if device.type == "cuda" else ("gloo", None)
+    dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.size, device_id=bound)
+
+
 def _verdict(err: Exception, peers: Peers, place: Place) -> Exception:
     """What this rank ends with: its own error, which the others are told, or that of the rank whose loss made it fail."""
     collective = isinstance(err, dist.DistError) or (isinstance(err, RuntimeError) and any(one in str(err) for one in ("gloo", "NCCL")))
@@ -155,7 +170,7 @@ def _verdict(err: Exception, peers: Peers, place: Place) -> Exception:
     reason = peers.reason()
     if reason is not None:
         return reason
-    lost = TransientError(f"rank {place.rank} of {place.size} lost the connection to another rank ({str(err).splitlines()[0]})")
+    lost = TransientError(f"rank {place.rank} of {place.size} lost the connection to another rank ({_reason(err)})")
     peers.tell(lost)
     return lost
 
@@ -178,11 +193,15 @@ def _meet(place: Place, stop: threading.Event) -> Store:
             raise Interrupted(f"rank {place.rank} of {place.size} was asked to stop while it waited for the others; nothing had begun")
         thread.join(0.2)
     if failed:
-        reason = str(failed[0]).splitlines()[0]
-        raise TransientError(
-            f"rank {place.rank} of {place.size} did not find the others ({reason}); see whether all of them run and reach MASTER_ADDR"
-        ) from failed[0]
+        why = f"did not find the others ({_reason(failed[0])}); see whether all of them run and reach MASTER_ADDR"
+        raise TransientError(f"rank {place.rank} of {place.size} {why}") from failed[0]
     return found[0]
+
+
+def _reason(err: Exception) -> str:
+    """The first sentence of a library's message, without the line of its source that it begins with."""
+    first = (str(err).splitlines() or [type(err).__name__])[0]
+    return re.sub(r"^\[[^\]]*\.cc:\d+\]\s*", "", first).split(". ")[0]
 
 
 def _connection(store: Store) -> Store:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,25 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_model(tmp_path_factory.mktemp("model"))
 
 
+LAUNCHER = ("dail_runtime.train.launch",)
+TORCHRUN = (
+    "torch.distributed.run",
+    "--standalone",
+    "--nproc-per-node",
+    "2",
+    "--max-restarts",
+    "2",
+    "--module",
+    "--",
+    "dail_runtime.stages",
+)
+
+
 class Launched:
     """A running launcher."""
 
-    def __init__(self, run: SavedRun, ranks: int, log: Path, **variables: str) -> None:
-        command = [sys.executable, "-m", "dail_runtime.train.launch", TASK, "--run", run.root.uri, "--job", run.digest]
+    def __init__(self, run: SavedRun, ranks: int, log: Path, launcher: Sequence[str] = LAUNCHER, **variables: str) -> None:
+        command = [sys.executable, "-m", *launcher, TASK, "--run", run.root.uri, "--job", run.digest]
         environment = {**os.environ, "PET_NPROC_PER_NODE": str(ranks), "OMP_NUM_THREADS": "1", "DAIL_DEVICE": "cpu", **variables}
         self.log = log
         with log.open("wb") as talk:
@@ -67,8 +81,8 @@ class Launched:
 def launch(tmp_path: Path) -> Iterator[Callable[..., Launched]]:
     started: list[Launched] = []
 
-    def begin(run: SavedRun, ranks: int, **variables: str) -> Launched:
-        started.append(Launched(run, ranks, tmp_path / f"log-{len(started)}", **variables))
+    def begin(run: SavedRun, ranks: int, launcher: Sequence[str] = LAUNCHER, **variables: str) -> Launched:
+        started.append(Launched(run, ranks, tmp_path / f"log-{len(started)}", launcher, **variables))
         return started[-1]
 
     yield begin
@@ -172,7 +186,7 @@ def test_two_machines_meet_by_the_operators_variables(model: Path, tmp_path: Pat
 
 
 def test_elastic_machines_come_and_go(model: Path, tmp_path: Path, launch: Callable[..., Launched]) -> None:
-    run = training_run(model, tmp_path, train={**LONG, "epochs": 400})
+    run = training_run(model, tmp_path, train={**LONG, "epochs": 40})
     policy = {"PET_NNODES": "1:2", "PET_RDZV_BACKEND": "c10d", "PET_RDZV_ENDPOINT": f"127.0.0.1:{free_port()}", "PET_RDZV_ID": "test"}
     stays = launch(run, 1, **policy)
     goes = launch(run, 1, **policy)
@@ -189,3 +203,15 @@ def test_elastic_machines_come_and_go(model: Path, tmp_path: Path, launch: Calla
     assert len(attempts) == 2
     assert attempts[0].state in ("failed", "interrupted")
     assert events[-1]["counts"]["resumed_at_step"] > 0
+
+
+def test_under_torchrun_itself_ranks_are_started_anew_and_go_on(model: Path, tmp_path: Path, launch: Callable[..., Launched]) -> None:
+    run = training_run(model, tmp_path, train={**LONG, "epochs": 40})
+    agent = launch(run, 2, TORCHRUN)
+    agent.wait_for(lambda: checkpointed(run), limit=300)
+    os.kill(agent.ranks()[-1], signal.SIGKILL)
+    code, events = agent.end(limit=300)
+    assert code == 0, agent.log.read_text()
+    assert [event["event"] for event in events if event["event"] not in ("progress", "say", "error")] == ["start", "start", "done"]
+    assert events[-1]["counts"]["resumed_at_step"] > 0
+    assert len(attempts_of(run.at(TASK))) == 2

@@ -17,7 +17,7 @@ from dail_runtime.stages.base import end_process
 from dail_runtime.train import peers as module
 from dail_runtime.train.peers import Peers
 from dail_runtime.train.ranks import Place, place
-from dail_runtime.train.world import joined
+from dail_runtime.train.world import _reason, joined
 from tests.support.ranks import free_port, run_ranks, start_ranks, wait_all
 
 CPU = torch.device("cpu")
@@ -160,3 +160,9 @@ def test_a_check_that_fails_on_one_rank_ends_all_before_anything_is_computed(mon
             end_process(err)
 
     assert wait_all(start_ranks(2, body)) == [7, 7]
+
+
+def test_a_librarys_message_is_told_in_its_first_sentence() -> None:
+    error = RuntimeError("[/src/gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:5: Connection reset by peer. This is typically ...")
+    assert _reason(error) == "Read error [127.0.0.1]:5: Connection reset by peer"
+    assert _reason(RuntimeError()) == "RuntimeError"
