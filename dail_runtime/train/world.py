@@ -129,19 +129,19 @@ def joined(
         yield World(place, device)
         return
     store = _meet(place, stop)
-    prefix = "dail"
+    own, second = store, _connection(store)
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         # The store of torchrun's agent outlives restarts: names of this start alone, agreed upon beforehand.
         _start_group(place, device, store)
         box = [uuid.uuid4().hex]
         dist.broadcast_object_list(box, 0, device=device)
-        prefix = box[0]
-    peers = Peers(PrefixStore(prefix, _connection(store)), place, stop, abandon)
+        own, second = PrefixStore(box[0], store), PrefixStore(box[0], second)
+    peers = Peers(second, place, stop, abandon)
     try:
         check()
         if not dist.is_initialized():
             _start_group(place, device, store)
-        yield World(place, device, PrefixStore(prefix, store))
+        yield World(place, device, own)
         peers.leave()
         dist.destroy_process_group()
     except Interrupted:
