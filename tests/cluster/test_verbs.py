@@ -174,6 +174,22 @@ def test_cancel_works_where_no_conductor_is_left_to_do_it(run: ClusterRun) -> No
     assert run.until(lambda status: status.ended and status.generation == 1, 300).state == "done"
 
 
+def test_watch_shows_a_run_to_its_end_and_ends_with_its_code(run: ClusterRun) -> None:
+    run.script(select__tuned=["slow", "ok"], train__tuned=["error:8:nothing was learnt"])
+    assert run.submit().code == 0
+    with started(run, "watch", run.name) as watching, started(run, "get", "-w") as getting:
+        out, err = watching.communicate(timeout=240)
+        getting.terminate()
+        listed, _ = getting.communicate(timeout=30)
+    assert watching.returncode == 8
+    assert f"error: run {run.name} failed: train/tuned: nothing was learnt" in err
+    assert out.splitlines()[0].split()[:2] == ["NAME", "STATE"]
+    assert any(line.split()[:2] == ["select/tuned", "done"] for line in out.splitlines())
+    assert out.count("RunFailed: train/tuned: nothing was learnt") == 1
+    assert listed.splitlines()[0].split()[0] == "NAME"
+    assert any(line.split()[1] == "failed" for line in listed.splitlines())
+
+
 def test_delete_removes_everything_and_gc_finds_what_was_left(run: ClusterRun) -> None:
     stopped(run)
     nothing = verb(run, "gc")
