@@ -81,5 +81,7 @@ class Interrupted(DailError):
 
 def of_code(code: int, message: str) -> DailError:
     """The error that another process ended with, known by its exit code; a code that is no error's own makes a TransientError."""
-    kinds: dict[int, type[DailError]] = {1: DailError, **{kind.exit_code: kind for kind in DailError.__subclasses__()}}
+    # Those of this module alone: errors defined elsewhere may need more than a message.
+    own = [kind for kind in DailError.__subclasses__() if kind.__module__ == __name__]
+    kinds: dict[int, type[DailError]] = {1: DailError, **{kind.exit_code: kind for kind in own}}
     return kinds.get(code, TransientError)(message)
