@@ -48,6 +48,8 @@ class Peers:
             error = TransientError(f"rank {place.rank} was started again while the other ranks still waited for its former self")
             self.tell(error)
             raise error
+        # The first sign of life, at once: a rank that stands still right after it has joined is missed like any other.
+        store.add(f"dail/alive/{place.rank}", 1)
         self._thread = threading.Thread(target=self._watch, name="peers", daemon=True)
         self._thread.start()
 
