@@ -2,6 +2,9 @@
 
 import os
 import signal
+import sys
+
+import pytest
 
 for name, value in {
     "GOMP_SPINCOUNT": "2000",
@@ -17,3 +20,21 @@ for name, value in {
 for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, handler)
+
+
+_status = 0
+
+
+def pytest_sessionfinish(exitstatus: int) -> None:
+    """Remember how the tests ended."""
+    global _status
+    _status = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure() -> None:
+    """Leave without the interpreter's own end: threads of torch's key-value stores may abort it there, after everything is told."""
+    if "torch" in sys.modules and "PYTEST_XDIST_WORKER" not in os.environ:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(_status)

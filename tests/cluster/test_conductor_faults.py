@@ -20,7 +20,7 @@ from tests.support.process_kubelet import as_here
 from tests.support.s3 import Bucket
 from tests.support.undisturbed import assert_undisturbed
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.faults]
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ def real(control_plane: ControlPlane, namespace: str, bucket: Bucket, tmp_path: 
     with cluster_run(control_plane, namespace, bucket, tmp_path, as_here) as found:
         short = {"samples": 1, "maxTokens": 160, "temperature": 1.0, "topP": 1.0}
         found.write(
+            # Real stages look for the GPUs that they were promised.
+            gpus=0,
             prompts={
                 "student": "{problem}",
                 "privileged": "{problem}\n## Reference solution\n{solution}\nExplain it in full.",

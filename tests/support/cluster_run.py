@@ -59,8 +59,8 @@ class ClusterRun:
         """The job file."""
         return self.folder / "job.yaml"
 
-    def write(self, **spec: Any) -> None:
-        """The job file, with these sections replaced."""
+    def write(self, *, gpus: int = 1, **spec: Any) -> None:
+        """The job file, with these sections replaced; servers and workers ask for so many GPUs, which are simulated."""
         pool = {"cpu": "100m", "memory": "64Mi", "nodeSelector": {"test": self.namespace}}
         body: dict[str, Any] = {
             "model": {"id": str(REPOSITORY / "examples/tinymath/model"), "dtype": "float32"},
@@ -74,7 +74,7 @@ class ClusterRun:
             "cluster": {
                 "namespace": self.namespace,
                 "image": "localhost/dail:1",
-                "pools": {"control": pool, "rewrite": {**pool, "gpus": 1}, "train": {**pool, "gpus": 1}},
+                "pools": {"control": pool, "rewrite": {**pool, "gpus": gpus}, "train": {**pool, "gpus": gpus}},
             },
         }
         for name, section in spec.items():
