@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-REGISTRY = "docker.io/library/python:3.11-slim-bookworm"
+REGISTRY = "python:3.11-slim-bookworm"
 """Python 3.11, for which requirements/constraints.txt is resolved."""
 # Bookworm's Python is 3.11; the next release's is newer than dail and its dependencies support.
 SUITE = "bookworm"
