@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
+import time
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,7 +38,13 @@ class Cluster:
     def kubectl(self, *words: object, stdin: str | None = None, kubeconfig: Path | None = None) -> str:
         """Standard output of `kubectl WORDS`; KubectlError with what it said where it fails."""
         command = [str(program("kubectl")), f"--kubeconfig={kubeconfig or self.kubeconfig}", *map(str, words)]
-        result = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=COMMAND_SECONDS)
+        end = time.monotonic() + COMMAND_SECONDS
+        while True:
+            result = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=COMMAND_SECONDS)
+            # `kubectl wait` takes an object whose status nobody has written yet for an error, not for one to wait for.
+            if "conditions accessor error" not in result.stderr or time.monotonic() > end:
+                break
+            time.sleep(0.2)
         if result.returncode:
             raise KubectlError(result.stderr.strip() or f"kubectl ended with {result.returncode}")
         return result.stdout
