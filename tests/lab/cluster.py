@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
-import time
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
