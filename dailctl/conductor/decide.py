@@ -19,8 +19,9 @@ from dailctl.backends.kinds import workload_among
 from dailctl.backends.workload import Reading
 from dailctl.conductor.control import Control
 from dailctl.conductor.failures import FINAL_CODES, Failure, classify, lost_result, may_retry, pause_before_retry
-from dailctl.conductor.pods import endings, is_over, is_ready, last_line, restarts_of, said_error, trouble_of
+from dailctl.conductor.pods import endings, is_over, is_ready, restarts_of, trouble_of
 from dailctl.conductor.status import RunStatus, TaskStatus
+from dailctl.explain.endings import last_line, said_error
 from dailctl.kube.resources import Object, annotation_of, name_of
 from dailctl.render.record import RunRecord, TaskRecord
 

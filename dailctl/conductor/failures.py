@@ -10,7 +10,8 @@ from typing import Literal
 from dail_runtime.errors import ClusterError, IntegrityError, Interrupted, TransientError
 from dail_runtime.stages.jobs import Attempt
 from dailctl.backends.workload import Reading
-from dailctl.conductor.pods import Ending, disrupted, endings, last_line, said_error
+from dailctl.conductor.pods import Ending, disrupted, endings
+from dailctl.explain.endings import last_line, said_error
 from dailctl.kube.resources import Object
 
 Kind = Literal["final", "memory", "passing", "disrupted"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -105,24 +104,6 @@ def requests(pod: Object) -> dict[str, int]:
             if "/" in name and str(amount).isdigit():
                 found[name] = found.get(name, 0) + int(amount)
     return found
-
-
-def said_error(text: str) -> dict[str, Any] | None:
-    """The stage's own last word, an event line `{"event": "error", ...}`, in the end of a log."""
-    for line in reversed(text.splitlines()):
-        if '"event"' in line and '"error"' in line:
-            try:
-                found = json.loads(line[line.index("{") :])
-            except ValueError:
-                continue
-            if isinstance(found, dict) and found.get("event") == "error":
-                return found
-    return None
-
-
-def last_line(text: str) -> str:
-    """The last line that says anything."""
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 
 def parse_time(text: str) -> datetime:

@@ -7,8 +7,9 @@ import time
 from datetime import UTC, datetime
 
 from dail_runtime.errors import ClusterError, TransientError
-from dailctl.conductor.pods import endings, is_over, last_line, trouble_of
+from dailctl.conductor.pods import endings, is_over, trouble_of
 from dailctl.conductor.status import RunStatus, TaskStatus, read_status
+from dailctl.explain.endings import last_line
 from dailctl.kube import Client
 from dailctl.kube.cache import Cache
 from dailctl.kube.resources import CONFIG_MAP, EVENT, JOB, POD, Object, condition_of

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from dailctl.conductor.control import Control, read_control
-from dailctl.conductor.pods import said_error
 from dailctl.conductor.usage import Meter
+from dailctl.explain.endings import said_error
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
