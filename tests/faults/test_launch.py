@@ -25,8 +25,9 @@ from tests.support.tiny import make_tiny_model
 from tests.support.training import training_run
 
 TASK = "train/tuned"
-LONG = {"objective": "contrastive", "epochs": 300, "checkpointEvery": 10, "saveMerged": False}
-"""Long enough to be in the middle of when a signal comes."""
+LONG = {"objective": "contrastive", "epochs": 1000, "checkpointEvery": 10, "saveMerged": False}
+"""With `MANY` problems so long that every machine is in the middle of it when a signal comes."""
+MANY = 120
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +135,7 @@ def test_a_setting_that_cannot_work_ends_with_its_own_code_and_one_sentence(
 
 
 def test_sigterm_reaches_every_rank_which_save_once_and_go_on_later(model: Path, tmp_path: Path, launch: Callable[..., Launched]) -> None:
-    run = training_run(model, tmp_path, train=LONG)
+    run = training_run(model, tmp_path, train=LONG, problems=MANY)
     first = launch(run, 2)
     first.wait_for(lambda: checkpointed(run))
     pids = first.ranks()
@@ -162,7 +163,7 @@ def test_sigterm_reaches_every_rank_which_save_once_and_go_on_later(model: Path,
 
 
 def test_ranks_whose_launcher_is_killed_save_and_end(model: Path, tmp_path: Path, launch: Callable[..., Launched]) -> None:
-    run = training_run(model, tmp_path, train=LONG)
+    run = training_run(model, tmp_path, train=LONG, problems=MANY)
     one = launch(run, 2)
     one.wait_for(lambda: checkpointed(run))
     pids = one.ranks()
