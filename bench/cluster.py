@@ -7,6 +7,7 @@ controllers, the nodes, 50 conductors and every stage process share its cores.
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
 import subprocess
@@ -33,13 +34,19 @@ from tests.lab.binaries import program
 from tests.support.cluster_run import ClusterRun, cluster_run, scripted
 from tests.support.s3 import Bucket
 
-NODES, RUNS, AT_WORK, AT_ONCE = 1000, 500, 50, 50
-REPEATS = 20
+AT_WORK = 0.1
+"""Share of the crowd's runs that have a stage at work."""
 END_SECONDS = 1500
 
 
 def main() -> None:
     """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m bench.cluster", description="A crowded cluster.")
+    parser.add_argument("--nodes", type=int, default=1000, help="simulated GPU nodes (default: %(default)s)")
+    parser.add_argument("--runs", type=int, default=500, help="runs with their objects, a tenth of them at work (default: %(default)s)")
+    parser.add_argument("--at-once", type=int, default=50, help="runs submitted together (default: %(default)s)")
+    parser.add_argument("--repeats", type=int, default=20, help="of every command that is timed (default: %(default)s)")
+    asked = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="dail-bench-"))
     with versitygw.running(folder) as server, control_plane.running() as lab, lab.namespace("bench") as namespace:
         os.environ |= server.environment()
@@ -48,21 +55,21 @@ def main() -> None:
             idle = idle_conductor(run)
             told(f"idle conductor: {idle}")
             run.lab.kubectl("delete", "configmap", run.name, f"--namespace={namespace}")
-            lost = lost_of(run)
-            told(f"{AT_ONCE} runs at once: {lost} lost")
+            lost = lost_of(run, asked.at_once)
+            told(f"{asked.at_once} runs at once: {lost} lost")
             # What the crowd's pods do is simulated: the node whose pods are processes takes no more.
             run.kubelet.images = set()
             run.lab.kubectl("cordon", f"--selector=test={namespace}")
-            with lab.nodes(NODES, labels={"test": namespace}):
-                one = crowd(run)
-                figures = {**waits(run, one), **idle, "runs_lost": float(lost)}
+            with lab.nodes(asked.nodes, labels={"test": namespace}):
+                one = crowd(run, asked.runs)
+                figures = {**waits(run, one, asked.repeats), **idle, "runs_lost": float(lost)}
     last_line("cluster", figures)
 
 
-def lost_of(run: ClusterRun) -> int:
-    """How many of AT_ONCE runs, all submitted together, did not end as done with all of their results."""
+def lost_of(run: ClusterRun, at_once: int) -> int:
+    """How many of so many runs, all submitted together, did not end as done."""
     run.script()
-    submissions = [(name, run.submission()) for name in named(run, "together", AT_ONCE)]
+    submissions = [(name, run.submission()) for name in named(run, "together", at_once)]
     for _, submission in submissions:
         for _ in apply_run(run.client(), submission, None):
             pass
@@ -78,11 +85,11 @@ def lost_of(run: ClusterRun) -> int:
     return sum(status is None or status.state != "done" for status in states.values())
 
 
-def crowd(run: ClusterRun) -> str:
-    """RUNS runs, of which AT_WORK have a stage whose pods run; the name of one of those."""
+def crowd(run: ClusterRun, runs: int) -> str:
+    """So many runs, of which AT_WORK have a stage whose pods run; the name of one of those."""
     client, last = run.client(), ""
     began = datetime.now(UTC) - timedelta(hours=3)
-    for number, _ in enumerate(named(run, "crowd", RUNS)):
+    for number, _ in enumerate(named(run, "crowd", runs)):
         submission = run.submission()
         record, *others = submission.objects
         held = client.apply(record, "dailctl")
@@ -91,7 +98,7 @@ def crowd(run: ClusterRun) -> str:
         tasks = run_of_record(held["data"]).tasks
         hands = Hands(client, submission.record, held, manifests_of(submission.record, held["data"]), None)
         status = fresh_status((task.name, task.slug, task.stage) for task in tasks)
-        at_work = number < AT_WORK
+        at_work = number < AT_WORK * runs
         for place, task in enumerate(status.tasks):
             if at_work and place == 1:
                 hands.apply(task.name, 1, Live((), ()), lambda _: None)
@@ -105,7 +112,7 @@ def crowd(run: ClusterRun) -> str:
     return last
 
 
-def waits(run: ClusterRun, one: str) -> dict[str, float]:
+def waits(run: ClusterRun, one: str, repeats: int) -> dict[str, float]:
     """How long people wait in the crowd."""
     kubectl = [str(program("kubectl")), f"--kubeconfig={run.kubeconfig}", f"--namespace={run.namespace}"]
     dailctl = [sys.executable, "-m", "dailctl"]
@@ -118,7 +125,7 @@ def waits(run: ClusterRun, one: str) -> dict[str, float]:
     }
     cases: dict[str, Callable[[], float]] = {name: lambda command=command: seconds_of(command) for name, command in commands.items()}  # type: ignore[misc]
     found: dict[str, list[float]] = {name: [] for name in cases}
-    for turn in range(REPEATS + 1):
+    for turn in range(repeats + 1):
         for name, case in cases.items():
             figure = case()
             if turn:

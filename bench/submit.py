@@ -48,7 +48,7 @@ def submit(run: ClusterRun) -> float:
     fresh(run)
     command = [sys.executable, "-m", "dailctl", "submit", "-f", str(run.file), "--kubeconfig", str(run.kubeconfig), "--yes"]
     began = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - began
 
 

@@ -10,6 +10,9 @@ from dail_runtime.spec.base import Section
 from dail_runtime.spec.kubernetes import checked_image, checked_name, checked_namespace, quantity
 from dail_runtime.spec.pool import Pool
 
+OWN_PORTS = {8000: "the model servers", 23456: "the training processes"}
+"""What listens on which port of the run's pods (charts/dail-run)."""
+
 
 class Pools(Section):
     """One pool for each kind of work."""
@@ -144,6 +147,13 @@ class ClusterSpec(Section):
     @classmethod
     def _is_image(cls, image: str | None) -> str | None:
         return image if image is None else checked_image(image)
+
+    @field_validator("metrics_port")
+    @classmethod
+    def _is_free(cls, port: int | None) -> int | None:
+        if port in OWN_PORTS:
+            raise ValueError(f"{port} is the port of {OWN_PORTS[port]}; choose another for metrics")
+        return port
 
     @field_validator("queue", "service_account")
     @classmethod

@@ -16,7 +16,7 @@ class ModelSpec(Section):
 
     id: str = Field(min_length=1)
     """A hub id (`Qwen/Qwen2.5-7B-Instruct`), a folder (`./model`, absolute or relative to the job file),
-    `s3://bucket/prefix`, or `python:PACKAGE` for weights that travel inside an installed Python package."""
+    `s3://bucket/prefix`, or `python:PACKAGE` for weights that travel inside an installed Python package (on this machine alone)."""
     revision: str | None = None
     """Hub revision: a branch, a tag or, best, a commit."""
     gguf_file: str | None = None

@@ -23,7 +23,7 @@ from dail_runtime.stages.base import end_process
 from dail_runtime.stages.follow import follow_task
 from dail_runtime.stages.jobs import load_saved_job
 from dail_runtime.stages.metrics import StageMetrics
-from dail_runtime.stages.run import run_task
+from dail_runtime.stages.run import LIVE, LOGGED, run_task
 from dail_runtime.store import open_store
 from dail_runtime.train.ranks import place
 
@@ -39,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("task", help="for example prepare, rewrite/tuned, train/nll")
     parser.add_argument("--run", required=True, metavar="URI", help="the run's root: a folder, file:// or s3://")
     parser.add_argument("--job", required=True, metavar="DIGEST", help="name of the saved job below the root's jobs/")
+    parser.add_argument("--live", action="store_true", help=f"tell of progress every {LIVE:g} s, not every {LOGGED:g} s: someone watches")
     arguments = parser.parse_args(argv)
     events = _claim_stdout()
     stop = threading.Event()
@@ -64,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         job, content = load_saved_job(run, arguments.job)
         if place().lead:
             serve_metrics(metrics)
-            run_task(run, job, content, arguments.task, emit, stop)
+            run_task(run, job, content, arguments.task, emit, stop, LIVE if arguments.live else LOGGED)
         else:
             follow_task(run, job, content, arguments.task, stop, abandon)
     except Interrupted as err:

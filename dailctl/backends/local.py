@@ -82,7 +82,7 @@ class LocalBackend:
             self._stop_if_asked(task, self._next(wait))
 
     def _attempt(self, task: Task, log: Path) -> StageFailed | None:
-        arguments = [task.name, "--run", self._run.root.uri, "--job", self._digest]
+        arguments = [task.name, "--run", self._run.root.uri, "--job", self._digest, "--live"]
         process = StageProcess(self._starter, arguments, self._inbox, log)
         asked: Signalled | Lost | None = None
         said: Event | None = None

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 def validate(file: Job = None, overrides: Overrides = None, form: DocumentOutput = None) -> None:
     """Check a job file and its data.
 
-    Nothing is written. -o prints the job with every default filled in and every path absolute.
+    Nothing is written. Where it names cluster.image, what keeps it from a cluster is told. -o prints the job with every default
+    filled in and every path absolute.
     """
-    from dail_runtime.errors import SetupError
+    from dail_runtime.errors import SetupError, SpecError
     from dailctl.checks import check_data, check_servers
+    from dailctl.render.cluster_job import for_cluster
     from dailctl.runs import run_of_file, the_job_file
 
     path = file if file is not None else the_job_file()
@@ -28,6 +30,11 @@ def validate(file: Job = None, overrides: Overrides = None, form: DocumentOutput
     except SetupError as err:
         # On a cluster it is as it should be.
         notes.append(f"{err}.")
+    if run.job.spec.cluster.image is not None:
+        try:
+            for_cluster(run.job, run.content)
+        except SpecError as err:
+            notes += [f"A cluster cannot run this job: {line}." for line in str(err).splitlines()]
     for note in notes:
         output.warn(note)
     if form is not None:

@@ -13,8 +13,7 @@ from dailctl.kube import ApiError, Client
 from dailctl.kube.resources import Object, name_of, uid_of
 
 MOST_BYTES = 8 << 20
-"""Of one container's log; the whole of it stays in memory for a moment, and the conductor has little."""
-MOST_LINES = 50_000
+"""Of one container's log, its last; they stay in memory for a moment, and the conductor has little."""
 SECONDS = 20.0
 """So long the end of a task waits for its logs: the pods hold GPUs meanwhile."""
 AT_ONCE = 3
@@ -63,7 +62,7 @@ class Archive:
 
     def _fetch(self, pod: str, container: str, previous: bool, key: str) -> str | None:
         try:
-            text = self._client.log(pod, container, previous=previous, tail=MOST_LINES, limit=MOST_BYTES)
+            text = self._client.log(pod, container, previous=previous, keep=MOST_BYTES)
         except ApiError as err:
             return None if previous else f"the log of pod {pod} is not kept: {err}"
         except DailError as err:

@@ -120,17 +120,17 @@ class Client:
         *,
         previous: bool = False,
         tail: int | None = None,
-        limit: int | None = None,
+        keep: int | None = None,
         since: str | None = None,
         timestamps: bool = False,
         namespace: str | None = None,
     ) -> bytes:
-        """What a container wrote; `tail`: only so many last lines, `limit`: at most so many bytes, `since`: from this time on."""
+        """What a container wrote; `tail`: only so many last lines, `keep`: only so many last bytes, `since`: from this time on."""
         space = namespace or self.namespace
         query = {"container": container, "previous": "true" if previous else "", "sinceTime": since or ""}
-        query |= {"timestamps": "true" if timestamps else ""}
-        query |= {"tailLines": "" if tail is None else str(tail), "limitBytes": "" if limit is None else str(limit)}
-        return self._transport.read(Request("GET", POD.path(space, pod, "log"), f"read the log of pod {pod} in namespace {space}", query))
+        query |= {"timestamps": "true" if timestamps else "", "tailLines": "" if tail is None else str(tail)}
+        asked = f"read the log of pod {pod} in namespace {space}"
+        return self._transport.read(Request("GET", POD.path(space, pod, "log"), asked, query), keep)
 
     def follow_log(
         self, pod: str, container: str, *, since: str | None = None, tail: int | None = None, namespace: str | None = None

@@ -96,10 +96,17 @@ class Transport:
                 time.sleep(wait)
                 pause = min(2 * pause, 5.0)
 
-    def read(self, request: Request) -> bytes:
-        """The answer as it is; not tried again."""
+    def read(self, request: Request, keep: int | None = None) -> bytes:
+        """The answer as it is, or its last `keep` bytes; not tried again."""
         with self._opened(request) as answer:
-            return bytes(answer.read())
+            if keep is None:
+                return bytes(answer.read())
+            found = bytearray()
+            for chunk in answer.stream(1 << 16):
+                found += chunk
+                if len(found) > keep + (1 << 20):
+                    del found[:-keep]
+            return bytes(found[-keep:])
 
     def lines(self, request: Request, *, unfinished: bool = False) -> Iterator[bytes]:
         """The answer's lines as they come, empty ones left out; not tried again. `unfinished`: also a last one without an end."""

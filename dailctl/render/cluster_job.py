@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -11,10 +11,14 @@ from pydantic import ValidationError
 
 from dail_runtime.errors import SpecError
 from dail_runtime.spec import DailJob, JobSpec
-from dail_runtime.spec.rewrite import RewriteSpec, VllmHttpEngine
+from dail_runtime.spec.cluster import ClusterSpec
+from dail_runtime.spec.job import Settings
+from dail_runtime.spec.rewrite import VllmEngine, VllmHttpEngine
 
 INPUTS = "inputs"
 """Below the run's root: local data and models, by content."""
+PACKAGE = "python:"
+"""Begins the id of a model that an installed Python package brings along."""
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -40,10 +44,10 @@ def for_cluster(job: DailJob, content: Mapping[str, str]) -> tuple[DailJob, dict
     Raises:
         SpecError: the job cannot run on a cluster; one line for each reason.
     """
-    problems = _problems(job.spec)
+    spec = _with_engine(job).spec
+    problems = _problems(spec)
     if problems:
         raise SpecError("\n".join(problems))
-    spec = job.spec
     root = f"{spec.storage.uri.rstrip('/')}/{job.metadata.name}"
     inputs: dict[str, Input] = {}
     renamed = dict(content)
@@ -61,20 +65,21 @@ def for_cluster(job: DailJob, content: Mapping[str, str]) -> tuple[DailJob, dict
     update: dict[str, object] = {
         "model": spec.model.model_copy(update={"id": move(spec.model.id, True)}),
         "data": spec.data.model_copy(update={"solutions": move(spec.data.solutions, False), "evaluation": evaluation}),
-        "rewrite": _with_engine(spec.rewrite),
     }
-    moved = job.model_copy(update={"spec": spec.model_copy(update=update)})
+    return job.model_copy(update={"spec": spec.model_copy(update=update)}), renamed, tuple(inputs.values())
+
+
+def _with_engine(job: DailJob) -> DailJob:
+    rewrite = job.spec.rewrite
+    if "engine" not in rewrite.model_fields_set:
+        rewrite = rewrite.model_copy(update={"engine": VllmHttpEngine(kind="vllm-http")})
+    spec = job.spec.model_copy(update={"rewrite": rewrite})
     try:
         # Another engine than the laptop's default may not go together with what a variant overrides.
-        moved = DailJob.model_validate(moved.model_dump(mode="json"))
+        return DailJob.model_validate(job.model_copy(update={"spec": spec}).model_dump(mode="json"))
     except ValidationError as err:
         reason = str(err.errors()[0]["msg"]).removeprefix("Value error, ")
         raise SpecError(f"spec.variants: {reason}; on a cluster the engine is vllm-http: name its kind in rewrite.engine") from None
-    return moved, renamed, tuple(inputs.values())
-
-
-def _with_engine(rewrite: RewriteSpec) -> RewriteSpec:
-    return rewrite if "engine" in rewrite.model_fields_set else rewrite.model_copy(update={"engine": VllmHttpEngine(kind="vllm-http")})
 
 
 def _file_name(path: str) -> str:
@@ -92,18 +97,40 @@ def _problems(spec: JobSpec) -> list[str]:
         )
     if cluster.image is None:
         found.append("spec.cluster.image: is missing; name the runtime image that the nodes can pull (`make images` builds it)")
-    hub = not spec.model.id.startswith(("/", "s3://", "python:"))
+    if spec.model.id.startswith(PACKAGE):
+        found.append(
+            f"spec.model.id: {spec.model.id} is a package of this machine, which pods do not have; write a hub id, s3://, or a folder,"
+            " which is uploaded"
+        )
+    hub = not spec.model.id.startswith(("/", "s3://", PACKAGE))
     if cluster.offline and hub and (cluster.cache is None or cluster.cache.claim is None):
         found.append(
             f"spec.cluster.offline: pods may not fetch {spec.model.id} from the hub; put the model on s3:// or into the volume that"
             " cluster.cache.claim names"
         )
     for variant in spec.variant_names():
-        workers, elastic = spec.settings(variant).train.workers, cluster.elastic
-        if elastic is not None and not elastic.min_workers <= workers <= elastic.max_workers:
-            found.append(
-                f"spec.cluster.elastic: train.workers is {workers}"
-                + (f" in variant {variant}" if spec.variants else "")
-                + f", outside minWorkers {elastic.min_workers} .. maxWorkers {elastic.max_workers}; widen the range or change the workers"
-            )
-    return found
+        found += _settings_problems(spec.settings(variant), cluster, f" in variant {variant}" if spec.variants else "")
+    return list(dict.fromkeys(found))
+
+
+def _settings_problems(settings: Settings, cluster: ClusterSpec, where: str) -> Iterator[str]:
+    engine, replicas, pool = settings.rewrite.engine, settings.rewrite.replicas, cluster.pools.rewrite
+    if isinstance(engine, VllmHttpEngine):
+        if engine.servers:
+            yield f"spec.rewrite.engine.servers: are named{where}, but on a cluster the run starts servers of its own; remove the list"
+    elif replicas > 1:
+        yield (
+            f"spec.rewrite.replicas: is {replicas}{where}, but the engine {engine.kind} works in one pod; write engine: {{kind: vllm-http}}"
+            " or remove replicas"
+        )
+    if isinstance(engine, VllmEngine) and 0 < pool.gpus < engine.tensor_parallel_size:
+        yield (
+            f"spec.rewrite.engine.tensorParallelSize: is {engine.tensor_parallel_size}{where}, but a pod of cluster.pools.rewrite has"
+            f" {pool.gpus} GPUs; give it as many, or lower it"
+        )
+    workers, elastic = settings.train.workers, cluster.elastic
+    if elastic is not None and not elastic.min_workers <= workers <= elastic.max_workers:
+        yield (
+            f"spec.cluster.elastic: train.workers is {workers}{where}, outside minWorkers {elastic.min_workers} .. maxWorkers"
+            f" {elastic.max_workers}; widen the range or change the workers"
+        )

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dailctl.conductor.archive import MOST_BYTES
 from dailctl.kube.resources import CONFIG_MAP
 from dailctl.observe.model import CheckList, EventList, LeftoverList, RunDescription, RunList
 from tests.support.cli import Said, dailctl
@@ -42,12 +43,7 @@ def stopped(run: ClusterRun, stage: str = "select/tuned") -> None:
     """Submitted, and at work on a stage that waits until it is asked to stop."""
     run.script(**{stage.replace("/", "__"): ["wait", "ok"]})
     assert run.submit().code == 0
-    run.until(lambda status: status.task(stage).state == "running")
-    # Its process may take a while to say something.
-    end = time.monotonic() + 60
-    while not any('"progress"' in run.kubelet.log_of(pod) for pod in run.kubelet.pods(f"{run.name}-{stage.replace('/', '-')}")):
-        assert time.monotonic() < end
-        time.sleep(0.1)
+    run.until_at_work(stage)
 
 
 def gpu_pods(run: ClusterRun) -> list[str]:
@@ -108,6 +104,17 @@ def test_logs_follow_a_run_through_attempts_to_its_end(run: ClusterRun) -> None:
     assert lines.count("talk of select/tuned, attempt 2") == 1
     assert "talk of report, attempt 1" in lines
     assert err.strip().endswith(f"run {run.name} is done: done")
+
+
+def test_of_a_huge_log_the_end_is_kept(run: ClusterRun) -> None:
+    run.script(select__tuned=["flood:12"])
+    assert run.submit("--wait").code == 0
+    root = run.submission().run.root
+    (key,) = [info.key for info in root.list(f"logs/select/tuned/{run.name}/")]
+    kept = root.get(key)
+    assert len(kept) <= MOST_BYTES
+    assert b"00000 x" not in kept
+    assert b'"event": "done"' in kept.splitlines()[-1]
 
 
 def test_logs_wait_through_pending_and_say_why(run: ClusterRun) -> None:

@@ -132,6 +132,17 @@ class ClusterRun:
                 raise AssertionError(f"not reached in {seconds} s: {status}\n{self.kubelet.log_of(self.name + '-conductor')[-3000:]}")
             time.sleep(0.2)
 
+    def until_at_work(self, task: str, seconds: float = 300) -> str:
+        """Wait until a process of the task has said how far it is, as scripts do before anything else; returns its pod's name."""
+        self.until(lambda status: status.task(task).state == "running", seconds)
+        prefix, end = self.submission().record.task(task).object, time.monotonic() + seconds
+        while True:
+            for pod in self.kubelet.pods(prefix):
+                if '"progress"' in self.kubelet.log_of(pod):
+                    return pod
+            assert time.monotonic() < end, f"no pod of {task} says anything: {self.kubelet.pods()}"
+            time.sleep(0.1)
+
     def left(self) -> set[str]:
         """What is in the namespace, besides what every namespace has: `configmap/x`."""
         known = {one["kind"] for one in self.client().resources("kubeflow.org/v1") or ()}

@@ -356,8 +356,6 @@ def _log_server(lab: ControlPlane, kubelet: ProcessKubelet) -> http.server.Threa
             text = pod.log("previous" in query)
             if "tailLines" in query:
                 text = b"".join(text.splitlines(keepends=True)[-int(query["tailLines"][0]) :])
-            if "limitBytes" in query:
-                text = text[: int(query["limitBytes"][0])]
             self.send_response(200)
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()

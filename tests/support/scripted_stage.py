@@ -4,7 +4,8 @@ It speaks the real protocol and leaves real manifests, but does no work and impo
 folder: it starts at once.
 The file named by SCRIPT holds `plan` (task -> prefix, digest, inputs), `files` (task -> name -> text to write) and `says`:
 task -> what its successive attempts do, one word each (the last is repeated; `ok` where nothing is said): ok, slow[:SECONDS], kill
-(SIGKILL itself), exit:CODE, error:CODE:MESSAGE, crash (a traceback), wait (until SIGTERM, then saves), stubborn (ignores it).
+(SIGKILL itself), exit:CODE, error:CODE:MESSAGE, crash (a traceback), wait (until SIGTERM, then saves), stubborn (ignores it),
+flood:MEGABYTES (of talk, then ok).
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("task")
     parser.add_argument("--run", required=True)
     parser.add_argument("--job", required=True)
+    parser.add_argument("--live", action="store_true")
     arguments = parser.parse_args(argv)
     if os.environ.get("RANK", "0") != "0":
         # A worker of a training: the first pod alone plays, the others are there until they are told to go.
@@ -73,6 +75,9 @@ def play(word: str, attempt: int, arguments: argparse.Namespace, script: dict[st
             stop.wait()
             emit(event="error", kind="Interrupted", message="saved", exit=143)
             return 143
+        case "flood":
+            for number in range(int(rest) * 100):
+                print(f"{number:05} {'x' * 10_000}", file=sys.stderr)
         case "slow":
             for done in (2, 3, 4):
                 time.sleep(float(rest or 0.9) / 3)
@@ -89,7 +94,7 @@ def play(word: str, attempt: int, arguments: argparse.Namespace, script: dict[st
         "objects": [
             {"key": key, "size": len(text.encode()), "sha256": hashlib.sha256(text.encode()).hexdigest()} for key, text in files.items()
         ],
-        "counts": {"problems": 4},
+        "counts": {"problems": 4, **({"evaluation": {"test": {"problems": 4}}} if arguments.task == "prepare" else {})},
         "started": datetime.now(UTC).isoformat(),
         "finished": datetime.now(UTC).isoformat(),
         "seconds": 0.1,

@@ -114,6 +114,11 @@ def test_servers_that_nobody_names_are_told_by_validate_and_end_a_run_before_it_
     assert tree(play.folder) == before
 
 
+def test_validate_says_what_keeps_a_job_with_an_image_from_a_cluster(play: Play) -> None:
+    said = say(play, "validate", "--set", "cluster.image=localhost/dail:1")
+    assert said.err.splitlines()[0].startswith("warning: A cluster cannot run this job: spec.storage.uri: ")
+
+
 def test_validate_prints_the_resolved_job_which_is_a_job_file_again(play: Play) -> None:
     for form, read in (("json", json.loads), ("yaml", yaml.safe_load)):
         job: Any = read(say(play, "validate", "-o", form, "--set", "train.epochs=7").out)

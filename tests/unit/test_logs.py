@@ -10,7 +10,7 @@ import pytest
 from dail_runtime.errors import UsageError
 from dailctl.cli.logs import since_time
 from dailctl.observe.logs.choose import Wanted, archived, chosen_pods, chosen_task
-from dailctl.observe.logs.lines import Reader, unstamped
+from dailctl.observe.logs.lines import readable, unstamped
 from dailctl.observe.logs.stored import shown_lines
 from tests.golden.tables import a_run
 from tests.support.recorded import pod
@@ -91,29 +91,21 @@ def test_the_task_that_is_meant() -> None:
         chosen_task(held, "nope")
 
 
-def test_events_become_sentences_and_progress_is_told_now_and_then() -> None:
-    reader = Reader()
-
-    def progress(done: int, second: int) -> str | None:
-        event = {"event": "progress", "done": done, "total": 1000, "unit": "problems", "figures": {"tokens_per_s": 1234.0}}
-        return reader.read(json.dumps(event), f"2026-11-24T08:00:{second:02d}.5Z")
-
-    assert reader.read('{"event": "start", "task": "rewrite", "attempt": 2}') == "rewrite: attempt 2 started"
-    assert progress(1, 0) == "1/1 000 problems, 1 234 tokens/s"
-    assert progress(900, 1) is None
-    assert progress(901, 11) == "901/1 000 problems, 1 234 tokens/s"
-    assert progress(1000, 12) == "1 000/1 000 problems, 1 234 tokens/s"
-    assert reader.read('{"event": "error", "kind": "DataError", "message": "no rows", "exit": 4}') == "error: no rows (exit code 4)"
-    assert reader.read("an ordinary line") == "an ordinary line"
-    assert reader.read('{"event": "progress", "done": "x"}') == '{"event": "progress", "done": "x"}'
-    assert reader.read('{"event": broken') == '{"event": broken'
+def test_events_become_sentences() -> None:
+    progress = {"event": "progress", "done": 901, "total": 1000, "unit": "problems", "figures": {"tokens_per_s": 1234.0}}
+    assert readable('{"event": "start", "task": "rewrite", "attempt": 2}') == "rewrite: attempt 2 started"
+    assert readable(json.dumps(progress)) == "901/1 000 problems, 1 234 tokens/s"
+    assert readable('{"event": "error", "kind": "DataError", "message": "no rows", "exit": 4}') == "error: no rows (exit code 4)"
+    assert readable("an ordinary line") == "an ordinary line"
+    assert readable('{"event": "progress", "done": "x"}') == '{"event": "progress", "done": "x"}'
+    assert readable('{"event": broken') == '{"event": broken'
 
 
 def test_a_terminal_does_not_obey_a_log_and_progress_bars_show_their_last_state() -> None:
-    assert Reader().read("\x1b]0;owned\x07 10%\r 90%\r") == " 90%"
-    assert Reader().read("\x1b[2Jcleared") == "\\x1b[2Jcleared"
-    assert Reader(raw=True).read("\x1b[2Jcleared") == "\x1b[2Jcleared"
-    assert Reader().read('{"event": "say", "sentence": "\\u001b[31mred"}') == "\\x1b[31mred"
+    assert readable("\x1b]0;owned\x07 10%\r 90%\r") == " 90%"
+    assert readable("\x1b[2Jcleared") == "\\x1b[2Jcleared"
+    assert readable("\x1b[2Jcleared", raw=True) == "\x1b[2Jcleared"
+    assert readable(json.dumps({"event": "say", "sentence": "\x1b[31mred"})) == "\\x1b[31mred"
 
 
 def test_the_time_that_the_api_puts_before_a_line_is_taken_off() -> None:

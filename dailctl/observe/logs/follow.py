@@ -14,7 +14,7 @@ from dailctl.kube import ApiError, Client, Forbidden
 from dailctl.kube.cache import Cache
 from dailctl.kube.resources import CONFIG_MAP, POD, Object, name_of, uid_of
 from dailctl.observe.logs.choose import EVERY, Wanted, chosen_pods, chosen_task, container_state, containers
-from dailctl.observe.logs.lines import Reader, unstamped
+from dailctl.observe.logs.lines import readable, unstamped
 from dailctl.observe.logs.stored import shown_lines, stored_logs
 from dailctl.observe.runs import RUN_LABEL, Held, held_of
 from dailctl.observe.seen import CONDUCTOR, Gathered, gather
@@ -148,7 +148,7 @@ class Follower:
 
     def _stream(self, pod: Object, container: str, restarts: int) -> None:
         """Read a container to its end, through connections that break off."""
-        last, reader, since, tail = "", Reader(raw=self._wanted.raw), self._wanted.since, self._wanted.tail
+        last, since, tail = "", self._wanted.since, self._wanted.tail
         while True:
             try:
                 for line in self._client.follow_log(name_of(pod), container, since=since, tail=tail, namespace=self._held.namespace):
@@ -156,9 +156,7 @@ class Follower:
                     if stamp and stamp <= last:
                         continue
                     last = stamp or last
-                    told = reader.read(text, stamp)
-                    if told is not None:
-                        self._lines.put((name_of(pod), told))
+                    self._lines.put((name_of(pod), readable(text, raw=self._wanted.raw)))
             except TransientError:
                 time.sleep(AGAIN)
             except Forbidden as err:

@@ -10,7 +10,7 @@ from dail_runtime.errors import StoreError, UsageError
 from dailctl.kube import Client, NotFound
 from dailctl.kube.resources import POD, Object, name_of
 from dailctl.observe.logs.choose import EVERY, Wanted, chosen_pods, chosen_task, container_state, containers
-from dailctl.observe.logs.lines import Reader, unstamped
+from dailctl.observe.logs.lines import readable, unstamped
 from dailctl.observe.logs.stored import shown_lines, stored_logs
 from dailctl.observe.runs import RUN_LABEL, TASK_LABEL, Held
 from dailctl.observe.seen import CONDUCTOR
@@ -27,11 +27,8 @@ def log_once(client: Client, held: Held, wanted: Wanted, tell: Callable[[str], N
     task = chosen_task(held, wanted.stage)
     found = _pods_logs(client, held, task, wanted) if wanted.attempt is None else []
     for pod, content in found:
-        reader = Reader(raw=wanted.raw)
         for line in content.removesuffix(b"\n").split(b"\n") if content else ():
-            stamp, text = unstamped(line)
-            if (told := reader.read(text, stamp)) is not None:
-                yield pod, told
+            yield pod, readable(unstamped(line)[1], raw=wanted.raw)
     if found:
         return
     try:

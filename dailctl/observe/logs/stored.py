@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from dail_runtime.store import Store, open_store
 from dailctl.observe.logs.choose import Wanted, archived
-from dailctl.observe.logs.lines import Reader
+from dailctl.observe.logs.lines import readable
 from dailctl.observe.seen import CONDUCTOR
 from dailctl.render.record import RunRecord
 
@@ -29,9 +29,8 @@ def shown_lines(content: bytes, wanted: Wanted) -> Iterator[str]:
     """What to show of an archived log."""
     # Not splitlines: that takes a progress bar's carriage returns for ends of lines.
     lines = content.decode(errors="replace").removesuffix("\n").split("\n")
-    reader = Reader(raw=wanted.raw)
-    shown = [told for line in lines if (told := reader.read(line)) is not None]
-    yield from shown if wanted.tail is None else shown[len(shown) - min(wanted.tail, len(shown)) :]
+    for line in lines if wanted.tail is None else lines[len(lines) - min(wanted.tail, len(lines)) :]:
+        yield readable(line, raw=wanted.raw)
 
 
 def _conductor(root: Store, record: RunRecord, *, previous: bool) -> list[tuple[str, bytes]]:

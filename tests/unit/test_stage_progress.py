@@ -1,0 +1,39 @@
+"""How much a stage says of its progress: what is watched, what is logged, what is stored."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dail_runtime.stages import run
+from dail_runtime.stages.jobs import Attempt, attempts_of
+from dail_runtime.stages.run import LIVE, LOGGED, Reporter
+from dail_runtime.store import open_store
+
+HOUR, PACE = 3600, 50
+"""Seconds; updates in each of them."""
+
+
+@pytest.mark.parametrize("every", [LIVE, LOGGED])
+def test_progress_is_told_at_a_bounded_rate_and_its_end_always(every: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(run, "time", SimpleNamespace(monotonic=lambda: now))
+    out, events = open_store(tmp_path.as_uri()), list[dict[str, Any]]()
+    reporter = Reporter(out, Attempt(number=1, started=datetime.now(UTC)), events.append, every)
+    seconds = HOUR if every == LOGGED else 60
+    for number in range(seconds * PACE):
+        now = 1000.0 + number / PACE
+        reporter.update(number, seconds * PACE, "problems", tokens_per_s=1234.5)
+    reporter.update(seconds * PACE, seconds * PACE, "problems")
+    assert seconds / every * 0.9 <= len(events) <= seconds / every + 2
+    assert (events[0]["done"], events[-1]["done"]) == (0, seconds * PACE)
+    if every == LOGGED:
+        # Days of training fit into a log that a node keeps.
+        assert sum(len(json.dumps(event)) + 1 for event in events) < 60_000
+    reporter.close("done")
+    assert attempts_of(out)[0].progress.done == seconds * PACE
