@@ -68,13 +68,15 @@ def main() -> None:
 
 def lost_of(run: ClusterRun, at_once: int) -> int:
     """How many of so many runs, all submitted together, did not end as done."""
-    run.script()
-    submissions = [(name, run.submission()) for name in named(run, "together", at_once)]
-    for _, submission in submissions:
+    submissions = []
+    for _ in named(run, "together", at_once):
+        run.script()
+        submissions.append(run.submission())
+    for submission in submissions:
         for _ in apply_run(run.client(), submission, None):
             pass
     end, client = time.monotonic() + END_SECONDS, run.client()
-    names = {submission.name for _, submission in submissions}
+    names = {submission.name for submission in submissions}
     states: dict[str, RunStatus | None] = {}
     while time.monotonic() < end:
         records = {name: client.find(CONFIG_MAP, name) for name in names}
@@ -82,7 +84,10 @@ def lost_of(run: ClusterRun, at_once: int) -> int:
         if all(status is not None and status.ended for status in states.values()):
             break
         time.sleep(2)
-    return sum(status is None or status.state != "done" for status in states.values())
+    lost = {name: status and (status.state, status.message) for name, status in states.items() if status is None or status.state != "done"}
+    for name, why in lost.items():
+        told(f"{name}: {why}")
+    return len(lost)
 
 
 def crowd(run: ClusterRun, runs: int) -> str:

@@ -97,7 +97,7 @@ class Timeouts(Section):
     server_drain: int = Field(default=30, ge=0, le=3600)
     """What a server that is to stop gives its running requests."""
     stage: int | None = Field(default=None, ge=60)
-    """One stage, all attempts of its workload together; null: no limit."""
+    """One attempt at a stage, waiting for nodes included; null: no limit."""
     train_save: int = Field(default=120, ge=10, le=3600)
     """What a training pod that is to stop gets to save its checkpoint."""
 
@@ -128,7 +128,7 @@ class ClusterSpec(Section):
     elastic: Elastic | None = None
     """Elastic training; null: all `train.workers` or none."""
     retries: int = Field(default=3, ge=0, le=100)
-    """How often a stage starts anew after a fault that may pass (lost node, time-out, killed pod)."""
+    """How often a stage starts anew after a fault that may pass (time-out, killed process); lost nodes do not count."""
     timeouts: Timeouts = Timeouts()
     """Time limits."""
     network_policy: bool = True

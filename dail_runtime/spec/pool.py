@@ -19,6 +19,7 @@ OWN_ENVIRONMENT = (
     "DAIL_CACHE",
     "DAIL_DEVICE",
     "DAIL_METRICS_PORT",
+    "DAIL_RUN",
     "DAIL_SERVERS",
     "HF_HOME",
     "HF_HUB_OFFLINE",

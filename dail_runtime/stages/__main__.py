@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, lambda *_: stop.set())
 
-    metrics = StageMetrics(arguments.task)
+    metrics = StageMetrics(os.environ.get("DAIL_RUN", ""), arguments.task)
 
     def emit(event: dict[str, Any]) -> None:
         metrics.hear(event)

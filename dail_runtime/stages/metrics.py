@@ -1,4 +1,4 @@
-"""Metrics of a stage process, made from its events. Names: dail_stage_*; the one label that varies is bounded by the plan."""
+"""Metrics of a stage process, made from its events. Names: dail_stage_*; labels: the run on a cluster, the task, its unit."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,60}")
 class StageMetrics:
     """How far one task is; a `Source` of dail_runtime.metrics."""
 
-    def __init__(self, task: str) -> None:
-        self._task = task
+    def __init__(self, run: str, task: str) -> None:
+        self._labels = {"run": run, "task": task}
         self._lock = threading.Lock()
         self._attempt = 0
         self._done = self._whole = 0.0
@@ -42,17 +42,15 @@ class StageMetrics:
         """See Source."""
         with self._lock:
             figures = dict(list(self._figures.items())[:MOST_FIGURES])
-            yield _gauge("dail_stage_attempt", "Number of this attempt at the task.", self._task, self._attempt)
-            yield _gauge("dail_stage_last_event_time_seconds", "When the stage last said anything.", self._task, self._heard)
-            done = GaugeMetricFamily("dail_stage_units_done", "Units of work that are done.", labels=["task", "unit"])
-            whole = GaugeMetricFamily("dail_stage_units", "Units of work of the whole task.", labels=["task", "unit"])
+            yield _gauge("dail_stage_attempt", "Number of this attempt at the task.", self._labels, self._attempt)
+            yield _gauge("dail_stage_last_event_time_seconds", "When the stage last said anything.", self._labels, self._heard)
             if self._whole:
-                done.add_metric([self._task, self._unit], self._done)
-                whole.add_metric([self._task, self._unit], self._whole)
-            yield from (done, whole)
+                labels = {**self._labels, "unit": self._unit}
+                yield _gauge("dail_stage_units_done", "Units of work that are done.", labels, self._done)
+                yield _gauge("dail_stage_units", "Units of work of the whole task.", labels, self._whole)
         for name, value in figures.items():
             if _NAME.fullmatch(name):
-                yield _gauge(figure_name(name), f"The stage's figure {name}.", self._task, value)
+                yield _gauge(figure_name(name), f"The stage's figure {name}.", self._labels, value)
 
 
 def figure_name(figure: str) -> str:
@@ -60,7 +58,7 @@ def figure_name(figure: str) -> str:
     return f"dail_stage_{figure.removesuffix('_per_s')}{'_per_second' if figure.endswith('_per_s') else ''}"
 
 
-def _gauge(name: str, meaning: str, task: str, value: float) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(name, meaning, labels=["task"])
-    family.add_metric([task], value)
+def _gauge(name: str, meaning: str, labels: Mapping[str, str], value: float) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, meaning, labels=list(labels))
+    family.add_metric(list(labels.values()), value)
     return family

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from dailctl.backends.workload import PodKind, Reading
 from dailctl.kube.resources import JOB, Object, condition_of
@@ -29,6 +30,10 @@ class BatchJob:
             return Reading("queued")
         status = workload.get("status") or {}
         return Reading("running" if status.get("ready") else "pending")
+
+    def deadline(self, workload: Object) -> datetime | None:  # noqa: ARG002
+        """See Backend."""
+        return None
 
     def pods(self, workload: Object) -> Sequence[PodKind]:
         """See Backend."""

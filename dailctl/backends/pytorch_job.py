@@ -1,12 +1,13 @@
 """Distributed training: kubeflow.org/v1 PyTorchJob, one master and its workers, run by Kubeflow's training operator.
 
-With restartPolicy ExitCode the operator starts a replica again after exit codes of 128 and above (killed, preempted) and takes
-every lower one as final. dail's own passing faults (65, 75) are below: the conductor then applies the whole PyTorchJob anew.
+Of an elastic group the operator starts a replica again that was killed (exit codes of 128 and above). Every other end of a replica,
+and any of a group that is not elastic, ends the PyTorchJob, and the conductor applies the whole of it anew.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 
 from dailctl.backends.workload import PodKind, Reading
 from dailctl.kube.resources import PYTORCH_JOB, Object, condition_of
@@ -32,6 +33,12 @@ class PyTorchJob:
         if not (workload.get("status") or {}).get("conditions"):
             return Reading("pending", message="the training operator has not taken it up yet")
         return Reading("running" if condition_of(workload, "Running") else "pending")
+
+    def deadline(self, workload: Object) -> datetime | None:
+        """See Backend. The operator looks at activeDeadlineSeconds only when something else happens, and in training nothing does."""
+        seconds = (workload["spec"].get("runPolicy") or {}).get("activeDeadlineSeconds")
+        began = (workload.get("status") or {}).get("startTime")
+        return datetime.fromisoformat(began) + timedelta(seconds=seconds) if began and seconds is not None else None
 
     def pods(self, workload: Object) -> Sequence[PodKind]:
         """See Backend."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal, Protocol
 
 from dailctl.kube.resources import Object, Resource
@@ -45,6 +46,10 @@ class Backend(Protocol):
 
     def read(self, workload: Object) -> Reading:
         """How far it is."""
+        ...
+
+    def deadline(self, workload: Object) -> datetime | None:
+        """When it must have ended, where its controller does not see to that."""
         ...
 
     def pods(self, workload: Object) -> Sequence[PodKind]:

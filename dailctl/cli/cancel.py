@@ -16,12 +16,10 @@ def cancel(
     kubeconfig: Kubeconfig = None,
 ) -> None:
     """End a run: its pods go, and with them its GPUs. What it finished is kept; resume goes on from there."""
-    from dailctl.observe.reach import file_meant, reach
-    from dailctl.observe.runs import find_run
+    from dailctl.observe.reach import run_meant
     from dailctl.observe.steer import halt
 
-    client = reach(kubeconfig, context, namespace, file_meant(name, file))
-    held = find_run(client, name, file, acting=True)
+    client, held = run_meant(name, file, kubeconfig, context, namespace, acting=True)
     halt(client, held, "cancel", seconds=timeout if wait else 0.0, tell=output.talk)
     output.data(f"run/{held.name} {'cancelled' if wait else 'is being cancelled'}")
     output.talk(f"its results are kept; go on with dailctl resume {held.name}, or remove it with dailctl delete {held.name}")

@@ -19,12 +19,10 @@ def describe(
 ) -> None:
     """Tell everything of a run: its tasks, why something waits or failed and what to do, its pods and events."""
     from dailctl.observe.describe import described, description
-    from dailctl.observe.reach import file_meant, reach
-    from dailctl.observe.runs import find_run
+    from dailctl.observe.reach import run_meant
     from dailctl.observe.seen import gather
 
-    client = reach(kubeconfig, context, namespace, file_meant(name, file))
-    held = find_run(client, name, file)
+    client, held = run_meant(name, file, kubeconfig, context, namespace)
     run = description(held, gather(client, held), datetime.now(UTC))
     if form is not None:
         output.document(run.document(), form)

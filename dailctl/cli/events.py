@@ -27,12 +27,10 @@ def events(
     from dailctl.observe.describe import events_of
     from dailctl.observe.live import watch_events
     from dailctl.observe.model import EventList
-    from dailctl.observe.reach import file_meant, reach
-    from dailctl.observe.runs import find_run
+    from dailctl.observe.reach import run_meant
     from dailctl.observe.tables import event_table
 
-    client = reach(kubeconfig, context, namespace, file_meant(name, file))
-    held = find_run(client, name, file)
+    client, held = run_meant(name, file, kubeconfig, context, namespace)
     fields = "type=Warning" if warnings else ""
     if watching:
         if form is not None:

@@ -47,14 +47,12 @@ def logs(
     from dailctl.observe.logs.choose import EVERY, Wanted
     from dailctl.observe.logs.follow import Follower
     from dailctl.observe.logs.now import log_once
-    from dailctl.observe.reach import file_meant, reach
-    from dailctl.observe.runs import find_run
+    from dailctl.observe.reach import run_meant
 
     wanted = Wanted(stage, replica, attempt, previous, since_time(since) if since is not None else None, tail, raw)
     if follow and (previous or attempt is not None):
         raise UsageError("-f follows what is written now, and --previous and --attempt show what was; leave one of them out")
-    client = reach(kubeconfig, context, namespace, file_meant(name, file))
-    held = find_run(client, name, file)
+    client, held = run_meant(name, file, kubeconfig, context, namespace)
 
     def show(pod: str, line: str) -> None:
         output.data(f"[{pod}] {line}" if replica == EVERY else line)

@@ -10,12 +10,10 @@ def resume(
     name: RunName = None, file: RunFile = None, namespace: Namespace = None, context: Context = None, kubeconfig: Kubeconfig = None
 ) -> None:
     """Let a suspended, cancelled or failed run go on where it stopped. What it finished is not done again."""
-    from dailctl.observe.reach import file_meant, reach
-    from dailctl.observe.runs import find_run
+    from dailctl.observe.reach import run_meant
     from dailctl.observe.steer import resume as go_on
 
-    client = reach(kubeconfig, context, namespace, file_meant(name, file))
-    held = find_run(client, name, file, acting=True)
+    client, held = run_meant(name, file, kubeconfig, context, namespace, acting=True)
     for one in go_on(client, held):
         output.talk(one)
     output.data(f"run/{held.name} resumed")

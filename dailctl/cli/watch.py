@@ -15,11 +15,10 @@ def watch(
     """
     from dailctl.errors import StageFailed
     from dailctl.observe.live import watch_run
-    from dailctl.observe.reach import file_meant, reach
-    from dailctl.observe.runs import find_run
+    from dailctl.observe.reach import run_meant
 
-    client = reach(kubeconfig, context, namespace, file_meant(name, file))
-    held = watch_run(client, find_run(client, name, file))
+    client, held = run_meant(name, file, kubeconfig, context, namespace)
+    held = watch_run(client, held)
     if held.status.state == "done":
         output.talk(f"run {held.name} is done; its report: dailctl report {held.name}")
         return

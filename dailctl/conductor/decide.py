@@ -16,12 +16,23 @@ from dail_runtime.errors import ClusterError, Interrupted, TransientError
 from dail_runtime.stages.jobs import Attempt, ProgressNow
 from dail_runtime.store import Manifest
 from dailctl.backends.kinds import workload_among
-from dailctl.backends.workload import Reading
+from dailctl.backends.workload import Backend, Reading
 from dailctl.conductor.control import Control
-from dailctl.conductor.failures import FINAL_CODES, Failure, classify, lost_result, may_retry, pause_before_retry
-from dailctl.conductor.pods import endings, is_over, is_ready, restarts_of, trouble_of
+from dailctl.conductor.failures import (
+    UNEXPECTED,
+    Failure,
+    classify,
+    failure_of,
+    lost_result,
+    may_retry,
+    past_deadline,
+    pause_before_retry,
+    taken_from,
+)
+from dailctl.conductor.pods import is_over, is_ready, restarts_of
 from dailctl.conductor.status import RunStatus, TaskStatus
-from dailctl.explain.endings import last_line, said_error
+from dailctl.explain import Cause, Seen, why_waiting
+from dailctl.explain.endings import ends_of
 from dailctl.kube.resources import Object, annotation_of, name_of
 from dailctl.render.record import RunRecord, TaskRecord
 
@@ -237,14 +248,15 @@ def _advance(draft: _Draft, task: TaskRecord, state: TaskStatus) -> TaskStatus:
     if found is None:
         return _begin(draft, task, state)
     workload, backend = found
+    state = state.model_copy(update={"taken": _taken(state, live, workload, backend)})
     reading = backend.read(workload)
     if reading.state == "succeeded":
         result = draft.world.finished(task.name)
         return _failed(draft, task, state, lost_result()) if result is None else _done(draft, state, result)
     if reading.state == "failed":
-        failure: Failure | None = classify(reading, live.pods, draft.world.recorded(task.name))
+        failure: Failure | None = classify(workload, reading, live.pods, draft.world.recorded(task.name), state.taken)
     else:
-        failure = _stuck(live, draft.world.now)
+        failure = past_deadline(workload, backend.deadline(workload), draft.world.now) or _stuck(live, draft.world.now)
     if failure is not None:
         # A stage may have finished in the very moment in which its pod was taken away.
         result = draft.world.finished(task.name)
@@ -273,7 +285,8 @@ def _begin(draft: _Draft, task: TaskRecord, state: TaskStatus) -> TaskStatus:
         attempt = state.attempts + 1
         draft.note("TaskStarted", f"{task.name}: attempt {attempt}")
     draft.actions.append(Action("apply", task.name, attempt))
-    update = {"state": "pending", "attempts": attempt, "retry_at": None, "started": state.started or draft.world.now}
+    update: dict[str, object] = {"state": "pending", "attempts": attempt, "retry_at": None, "taken": None}
+    update["started"] = state.started or draft.world.now
     return state.model_copy(update=update)
 
 
@@ -315,32 +328,37 @@ def _under_way(draft: _Draft, state: TaskStatus, reading: Reading, live: Live) -
 
 
 def _trouble(draft: _Draft, live: Live) -> str | None:
-    return next((found.sentence for pod in live.pods if (found := trouble_of(pod, draft.world.now))), None)
+    return next((cause.told for pod in live.pods if (cause := _waits(pod, draft.world.now))), None)
+
+
+def _waits(pod: Object, now: datetime) -> Cause | None:
+    return why_waiting(pod, Seen(pods=(pod,)), now)
+
+
+def _taken(state: TaskStatus, live: Live, workload: Object, backend: Backend) -> str | None:
+    """What took a pod of this attempt away: remembered when the pod is gone, until another is in its place."""
+    there = sum(not is_over(pod) for pod in live.pods)
+    whole = sum(kind.count for kind in backend.pods(workload))
+    return taken_from(live.pods) or (state.taken if there < whole else None)
 
 
 def _stuck(live: Live, now: datetime) -> Failure | None:
     """Why a task that still tries will never get there."""
     for pod in live.pods:
-        trouble = trouble_of(pod, now)
-        if trouble is not None and trouble.final:
-            return Failure("final", trouble.sentence, ClusterError.exit_code)
-        for ended in endings(pod):
-            if is_over(pod) or ended.code == 0 or pod["metadata"].get("deletionTimestamp"):
-                continue
+        waits = _waits(pod, now)
+        if waits is not None and waits.final:
+            return Failure("final", waits.told, ClusterError.exit_code)
+        if is_over(pod) or pod["metadata"].get("deletionTimestamp"):
+            continue
+        for ended in ends_of(pod):
             # A container that is started again and again: a model server, whose Deployment never gives up.
-            said = said_error(ended.message)
-            sentence = str(said["message"]) if said and said.get("message") else _last_words(ended.pod, ended.code, ended.message)
-            if ended.code in FINAL_CODES:
-                return Failure("final", sentence, ended.code)
+            failure = failure_of(ended)
+            if failure.kind == "final" and failure.exit_code != UNEXPECTED:
+                return failure
             if ended.restarts >= CRASHES:
-                memory = ended.reason == "OOMKilled"
-                return Failure("memory" if memory else "passing", sentence, ended.code if ended.code >= 64 else TransientError.exit_code)
+                code = TransientError.exit_code if ended.code == UNEXPECTED else ended.code
+                return Failure("memory" if failure.kind == "memory" else "passing", failure.sentence, code)
     return None
-
-
-def _last_words(pod: str, code: int, text: str) -> str:
-    words = last_line(text)
-    return f"pod {pod} ends again and again with code {code}" + (f": {words}" if words else "")
 
 
 def _attempt_of(obj: Object) -> int:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Literal
+from datetime import UTC, datetime, timedelta
 
 from dail_runtime.errors import ClusterError, IntegrityError, Interrupted, TransientError
 from dail_runtime.stages.jobs import Attempt
 from dailctl.backends.workload import Reading
-from dailctl.conductor.pods import Ending, disrupted, endings
-from dailctl.explain.endings import last_line, said_error
-from dailctl.kube.resources import Object
-
-Kind = Literal["final", "memory", "passing", "disrupted"]
+from dailctl.explain import table
+from dailctl.explain.cause import Cause, Kind
+from dailctl.explain.endings import FINAL_CODES, Ended, ended_cause, ends_of, taken_away, too_late
+from dailctl.kube.resources import Object, shown
 
 MEMORY_RETRIES = 1
 """A stage that resumes may get past the peak that killed it; twice is no accident."""
@@ -23,9 +21,6 @@ DISRUPTIONS = 50
 PAUSES = (5, 20, 60, 180)
 """Seconds before the attempts that follow passing faults."""
 UNEXPECTED = 1
-FINAL_CODES = (*range(2, 64), 126, 127)
-"""User errors, and a command that the image does not have."""
-SIGKILLED, SIGTERMED = 137, 143
 
 
 @dataclass(frozen=True)
@@ -33,40 +28,65 @@ class Failure:
     """How an attempt ended without a result."""
 
     kind: Kind
-    """`final`: the same again would fail again; `memory`: a container took more than its limit; `passing`: a fault of the
-    store, a server, the process; `disrupted`: the cluster took the pod away."""
     sentence: str
     exit_code: int
 
 
-def classify(reading: Reading, pods: Sequence[Object], recorded: Attempt | None) -> Failure:
-    """Why a workload failed.
+def classify(workload: Object, reading: Reading, pods: Sequence[Object], recorded: Attempt | None, taken: str | None) -> Failure:
+    """Why a workload failed: the cause (dailctl/explain) that explains the others.
 
     Args:
-        reading: what the workload's controller says.
+        workload: the one that failed.
+        reading: what its controller says.
         pods: the task's pods as far as they are still there.
         recorded: the attempt's own record in the store, where the stage could still write one.
+        taken: what took a pod of this attempt away, where that was seen before.
     """
-    ended = [one for pod in pods for one in endings(pod) if one.code != 0]
-    # The one that decides: a final fault explains the others, which often only lost their peer.
-    final = sorted((one for one in ended if one.code in FINAL_CODES), key=lambda one: one.finished)
-    if final:
-        return Failure("final", _sentence(final[0], recorded), final[0].code)
-    memory = [one for one in ended if one.reason == "OOMKilled"]
-    if memory:
-        what = f"container {memory[0].container} of pod {memory[0].pod} took more memory than its limit"
-        return Failure("memory", f"{what}; raise the pool's memory in cluster.pools", SIGKILLED)
-    gone = [word for pod in pods if (word := disrupted(pod))]
-    if gone:
-        return Failure("disrupted", f"a pod was taken away: {gone[0]}", SIGTERMED)
-    if ended:
-        # Times are whole seconds. A process that lost its peer ends "unexpectedly" in the same one as the peer that was killed.
-        first = min(ended, key=lambda one: (one.code == UNEXPECTED, one.finished))
-        return Failure(_kind_of(first.code), _sentence(first, recorded), first.code)
+    if late := too_late(shown(workload), reading.reason, reading.message):
+        return _failure(late, ClusterError.exit_code)
+    # Times are whole seconds. A process that lost its peer ends "unexpectedly" in the same one as the peer that was killed.
+    ends = sorted((one for pod in pods for one in ends_of(pod)), key=lambda one: (one.code == UNEXPECTED, one.finished))
+    found = [failure_of(one, recorded) for one in ends]
+    # A fault that will come again explains the others, which often only lost their peer.
+    for kind in ("final", "memory"):
+        for failure in found:
+            if failure.kind == kind and failure.exit_code != UNEXPECTED:
+                return failure
+    away = taken or taken_from(pods)
+    if away is not None:
+        return Failure("disrupted", away, Interrupted.exit_code)
+    if found:
+        return found[0]
+    if recorded is not None and recorded.state == "interrupted":
+        return Failure("disrupted", "its pods were asked to stop, and saved", Interrupted.exit_code)
     said = reading.message or reading.reason or "no reason is given"
-    if reading.reason == "DeadlineExceeded":
-        return Failure("final", f"it took longer than it may ({said})", ClusterError.exit_code)
-    return Failure("passing", f"its pods are gone ({said})", TransientError.exit_code)
+    return _failure(table.PODS_GONE.of(shown(workload), owner=shown(workload), said=said), TransientError.exit_code)
+
+
+def past_deadline(workload: Object, deadline: datetime | None, now: datetime) -> Failure | None:
+    """That a workload is at work for longer than it may, where that is so."""
+    if deadline is None or now < deadline:
+        return None
+    said = f"it should have ended at {deadline.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return _failure(table.DEADLINE.of(shown(workload), owner=shown(workload), said=said), ClusterError.exit_code)
+
+
+def failure_of(ended: Ended, recorded: Attempt | None = None) -> Failure:
+    """What the end of one container means."""
+    own = recorded.error if recorded is not None and recorded.exit_code == ended.code else None
+    return _failure(ended_cause(ended, recorded=own), ended.code)
+
+
+def taken_from(pods: Sequence[Object]) -> str | None:
+    """What took one of the pods away, where one did not end by itself: preemption, eviction, a drained or lost node."""
+    return next((cause.sentence for pod in pods if (cause := taken_away(pod))), None)
+
+
+def _failure(cause: Cause, code: int) -> Failure:
+    kind: Kind = "final" if code in FINAL_CODES else cause.kind
+    # A stage says itself what to do. Of a fault that passes, the remedy is to try again, which is done.
+    brief = cause.name == table.USER_ERROR.name or kind in ("passing", "disrupted")
+    return Failure(kind, cause.sentence if brief else cause.told, code)
 
 
 def lost_result() -> Failure:
@@ -93,23 +113,3 @@ def pause_before_retry(kind: Kind, times: int) -> timedelta:
     if kind == "disrupted":
         return timedelta(seconds=1)
     return timedelta(seconds=PAUSES[min(times, len(PAUSES)) - 1])
-
-
-def _kind_of(code: int) -> Kind:
-    if code == UNEXPECTED or code in FINAL_CODES:
-        return "final"
-    return "disrupted" if code == SIGTERMED else "passing"
-
-
-def _sentence(ending: Ending, recorded: Attempt | None) -> str:
-    said = said_error(ending.message)
-    if said is not None and said.get("message"):
-        return str(said["message"])
-    if recorded is not None and recorded.error and recorded.exit_code == ending.code:
-        return recorded.error
-    if ending.code == Interrupted.exit_code:
-        return f"pod {ending.pod} was asked to stop, and saved"
-    if ending.code == SIGKILLED:
-        return f"container {ending.container} of pod {ending.pod} was killed (SIGKILL)"
-    words = last_line(ending.message)
-    return f"container {ending.container} of pod {ending.pod} ended with code {ending.code}" + (f": {words}" if words else "")

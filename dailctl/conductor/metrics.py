@@ -8,8 +8,8 @@ from typing import get_args
 from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from dailctl.conductor.failures import Kind
 from dailctl.conductor.status import RunState, RunStatus, TaskStatus, TaskWord
+from dailctl.explain.cause import Kind
 from dailctl.render.record import RunRecord
 
 

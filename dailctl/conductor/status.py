@@ -40,7 +40,7 @@ class TaskStatus(BaseModel):
     attempts: int = 0
     """How many times its workload was applied."""
     failures: dict[str, int] = Field(default_factory=dict)
-    """Class of failure (dailctl/conductor/failures.py) -> how often an attempt ended by it."""
+    """Class of failure (dailctl/explain/cause.py) -> how often an attempt ended by it."""
     failed_attempt: int = 0
     """The last attempt that ended without a result: its objects go before the next attempt comes."""
     retry_at: datetime | None = None
@@ -59,6 +59,8 @@ class TaskStatus(BaseModel):
     """Those of them that are ready."""
     restarts: int = 0
     """Container restarts of the pods it has now."""
+    taken: str | None = None
+    """What took a pod of its attempt at work away; the pod itself may be gone when its workload fails for it."""
     message: str | None = None
     """Why it is pending, or why its last attempt failed: one sentence."""
     exit_code: int | None = None

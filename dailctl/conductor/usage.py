@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from dail_runtime.stages.usage import Usage
-from dailctl.conductor.pods import held, requests
+from dailctl.conductor.pods import held
+from dailctl.explain.objects import extended_of
 from dailctl.kube.resources import Object, uid_of
 
 Span = tuple[datetime, datetime, dict[str, int]]
@@ -23,7 +24,7 @@ class Meter:
         """Take note of these pods as they are now."""
         for pod in pods:
             if (span := held(pod, now)) is not None:
-                self._spans[uid_of(pod)] = (*span, requests(pod))
+                self._spans[uid_of(pod)] = (*span, extended_of(pod))
 
     def usage(self) -> Usage | None:
         """All of it; None where no pod was ever on a node."""

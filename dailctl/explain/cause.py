@@ -7,6 +7,9 @@ from typing import Literal
 
 When = Literal["Pending", "Failed", "Blocked"]
 """`Pending`: its turn to run has not come; `Failed`: it ran, and ended without a result; `Blocked`: the API server does not let it be."""
+Kind = Literal["final", "memory", "passing", "disrupted"]
+"""What kind of failure ended an attempt. `final`: the same again would fail again; `memory`: it took more than there is; `passing`: a
+fault of the store, a server, the process; `disrupted`: the cluster took a pod away."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class Cause:
     """What to do, as an imperative. Without a full stop."""
     final: bool = False
     """Whether waiting will not help."""
+    kind: Kind = "passing"
+    """Of a failure."""
 
     @property
     def told(self) -> str:
@@ -41,6 +46,8 @@ class Row:
     """Of a cause of this kind; `{...}` is filled in from the object."""
     remedy: str
     final: bool = False
+    kind: Kind = "passing"
+    """Of a failure; final ones are `final`."""
     live: bool = False
     """Whether its test produces it on a real control plane; the others are shown from objects written as the API gives them."""
 
@@ -48,7 +55,8 @@ class Row:
         """A cause of this kind; `remedy` and `final`: where the object tells more than the row knows."""
         filled = {name: one_line(value) for name, value in facts.items()}
         said = (self.remedy if remedy is None else remedy).format(**filled)
-        return Cause(self.name, self.when, subject, self.sentence.format(**filled), said, self.final if final is None else final)
+        hopeless = self.final if final is None else final
+        return Cause(self.name, self.when, subject, self.sentence.format(**filled), said, hopeless, "final" if hopeless else self.kind)
 
 
 MOST = 300

@@ -7,19 +7,37 @@ import re
 import signal
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from dailctl.explain import table
 from dailctl.explain.cause import Cause, one_line
-from dailctl.explain.objects import about, conditions_of, containers_of, extended_of, latest, limit_of, pool_of, spec_of, status_of
+from dailctl.explain.objects import (
+    BEGINNING,
+    about,
+    conditions_of,
+    containers_of,
+    extended_of,
+    latest,
+    limit_of,
+    pool_of,
+    spec_of,
+    status_of,
+    time_of,
+)
 from dailctl.kube.resources import Object, name_of, shown
 
 USER_ERRORS = range(2, 64)
 PASSING = range(64, 126)
 NOT_STARTED = (126, 127)
+FINAL_CODES = (*USER_ERRORS, *NOT_STARTED)
+"""After these the same again would fail again, whatever was said."""
 LOOP = 3
 """So many ends of a container are a loop."""
 _SIGKILL, _SIGTERM = 137, 143
+_SHUT_DOWN = ("NodeLost", "NodeShutdown", "Shutdown", "Terminated")
+_PUT_OUT = ("Evicted", "NodeAffinity", "UnexpectedAdmissionError")
+"""The kubelet's words in a pod's status."""
 
 _GPU_MEMORY = re.compile(r"CUDA out of memory|OutOfMemoryError: CUDA|CUDA error: out of memory|HIP out of memory", re.IGNORECASE)
 _NO_CUDA = re.compile(
@@ -44,6 +62,7 @@ class Ended:
     """The kubelet's word: `Error`, `OOMKilled`."""
     said: str
     """The last lines it wrote."""
+    finished: datetime
     restarts: int
 
 
@@ -55,7 +74,8 @@ def ends_of(pod: Object) -> list[Ended]:
             ended = (status.get(place) or {}).get("terminated")
             if ended and int(ended.get("exitCode", 0)):
                 reason, said = str(ended.get("reason", "")), str(ended.get("message") or "")
-                found.append(Ended(pod, container, int(ended["exitCode"]), reason, said, int(status.get("restartCount", 0))))
+                when, restarts = time_of(ended.get("finishedAt")) or BEGINNING, int(status.get("restartCount", 0))
+                found.append(Ended(pod, container, int(ended["exitCode"]), reason, said, when, restarts))
     return found
 
 
@@ -67,21 +87,21 @@ def taken_away(pod: Object) -> Cause | None:
     facts = {"pod": name_of(pod), "pool": pool_of(pod), "node": spec_of(pod).get("nodeName", "?"), "said": said}
     if reason == "PreemptionByScheduler" or status.get("reason") == "Preempting":
         return table.PREEMPTED.of(shown(pod), **facts)
-    if reason in ("DeletionByTaintManager", "DeletionByPodGC") or status.get("reason") in ("NodeLost", "NodeShutdown", "Shutdown"):
+    if reason in ("DeletionByTaintManager", "DeletionByPodGC") or status.get("reason") in _SHUT_DOWN:
         return table.NODE_LOST.of(shown(pod), **facts)
     if reason == "EvictionByEvictionAPI":
         return table.DRAINED.of(shown(pod), **facts)
-    if reason == "TerminationByKubelet" or status.get("reason") == "Evicted":
+    if reason == "TerminationByKubelet" or status.get("reason") in _PUT_OUT:
         return table.EVICTED.of(shown(pod), **facts)
     return table.DRAINED.of(shown(pod), **facts) if reason else None
 
 
-def ended_cause(ended: Ended, events: Iterable[Object]) -> Cause:
-    """Why a container ended with a code other than 0."""
+def ended_cause(ended: Ended, events: Iterable[Object] = (), recorded: str | None = None) -> Cause:
+    """Why a container ended with a code other than 0. `recorded`: what its stage stored of its end, should its last words be lost."""
     subject, pod = shown(ended.pod), name_of(ended.pod)
     facts = {"pod": pod, "container": ended.container.get("name", "?"), "pool": pool_of(ended.pod), "code": ended.code}
-    event = said_error(ended.said)
-    said = str(event.get("message")) if event and event.get("message") else last_line(ended.said) or ended.reason or "it said nothing"
+    event = str((said_error(ended.said) or {}).get("message") or recorded or "")
+    said = event or last_line(ended.said) or ended.reason or "it said nothing"
     if ended.reason == "OOMKilled":
         return table.OUT_OF_MEMORY.of(subject, **facts, limit=limit_of(ended.container, "memory"))
     probe = latest(about(ended.pod, events), "Unhealthy") if ended.code in (_SIGKILL, _SIGTERM) else None
@@ -108,6 +128,13 @@ def ended_cause(ended: Ended, events: Iterable[Object]) -> Cause:
     return table.CRASH.of(subject, **facts, said=said)
 
 
+def too_late(owner: str, reason: str, message: str) -> Cause | None:
+    """That a workload ran into its deadline, where its condition says so: Jobs by a reason of its own, PyTorchJobs by the message alone."""
+    if reason != "DeadlineExceeded" and "longer than specified deadline" not in message:
+        return None
+    return table.DEADLINE.of(owner, owner=owner, said=message or reason)
+
+
 def said_error(text: str) -> dict[str, Any] | None:
     """The stage's own last word, an event line `{"event": "error", ...}`, in the end of a log."""
     for line in reversed(text.splitlines()):
@@ -126,7 +153,7 @@ def last_line(text: str) -> str:
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 
-def _whole(said: str, event: object, facts: dict[str, object]) -> str:
+def _whole(said: str, event: str, facts: dict[str, object]) -> str:
     """A stage's own sentence stands for itself; any other last line needs to be introduced."""
     return said if event else f"container {facts['container']} of pod {facts['pod']} ended with code {facts['code']}: {said}"
 

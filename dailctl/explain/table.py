@@ -170,12 +170,14 @@ OUT_OF_MEMORY = Row(
     "Failed",
     "container {container} of pod {pod} took more memory than its limit of {limit} and was killed",
     "raise memory of {pool}, or lower what is in memory at once",
+    kind="memory",
 )
 GPU_MEMORY = Row(
     "GpuOutOfMemory",
     "Failed",
     "container {container} of pod {pod} ran out of GPU memory ({said})",
     "lower the batch or maxTokens, or use larger or more GPUs in {pool}",
+    kind="memory",
 )
 CUDA_MISSING = Row(
     "CudaNotVisible",
@@ -212,7 +214,7 @@ SIGNALLED = Row(
     "container {container} of pod {pod} was killed by {signal} ({said})",
     "it is tried again; see dailctl logs --previous where it comes back",
 )
-STOPPED = Row("Stopped", "Failed", "pod {pod} was asked to stop, and saved", "it goes on by itself")
+STOPPED = Row("Stopped", "Failed", "pod {pod} was asked to stop, and saved", "it goes on by itself", kind="disrupted")
 CRASH_LOOP = Row(
     "CrashLoop",
     "Failed",
@@ -230,20 +232,24 @@ PREEMPTED = Row(
     "Failed",
     "pod {pod} had to make room for work of higher priority ({said})",
     "it is started again by itself; a priorityClass in {pool} guards against it",
+    kind="disrupted",
 )
 EVICTED = Row(
     "Evicted",
     "Failed",
     "node {node} put pod {pod} out ({said})",
     "it is started again by itself; where it comes back, set memory or ephemeralStorage of {pool} to what it needs",
+    kind="disrupted",
 )
-DRAINED = Row("Drained", "Failed", "pod {pod} was moved off node {node} ({said})", "it is started again by itself")
+DRAINED = Row("Drained", "Failed", "pod {pod} was moved off node {node} ({said})", "it is started again by itself", kind="disrupted")
 NODE_LOST = Row(
     "NodeLost",
     "Failed",
     "node {node} was lost, and pod {pod} with it ({said})",
     "it is started again by itself on another node",
+    kind="disrupted",
 )
+PODS_GONE = Row("PodsGone", "Failed", "the pods of {owner} are gone ({said})", "it is tried again by itself")
 DEADLINE = Row(
     "DeadlineExceeded",
     "Failed",
@@ -321,7 +327,7 @@ ROWS: tuple[Row, ...] = (
     *(GATED, UNSCHEDULED, IMAGE_MISSING, IMAGE_DENIED, IMAGE_NAME, IMAGE_NOT_THERE, REGISTRY, IMAGE_PULLING, CONFIG_MISSING),
     *(CONTAINER_START, QUOTA, QUEUE, QUEUE_CLOSED, QUEUE_EVICTED, OPERATOR_SILENT, NODE_SILENT, STARTING, OUT_OF_MEMORY),
     *(GPU_MEMORY, CUDA_MISSING, PEERS_TIMED_OUT, USER_ERROR, PASSING_FAULT, COMMAND_MISSING, CRASH, SIGNALLED, STOPPED),
-    *(CRASH_LOOP, LIVENESS, PREEMPTED, EVICTED, DRAINED, NODE_LOST, DEADLINE, POD_SECURITY, WEBHOOK, WEBHOOK_DOWN, POLICY),
+    *(CRASH_LOOP, LIVENESS, PREEMPTED, EVICTED, DRAINED, NODE_LOST, PODS_GONE, DEADLINE, POD_SECURITY, WEBHOOK, WEBHOOK_DOWN, POLICY),
     *(ACCOUNT_MISSING, PRIORITY_MISSING, LIMITS, RIGHT_MISSING, REFUSED),
 )
 """In the order of the table."""

@@ -10,7 +10,7 @@ from dailctl import output
 from dailctl.explain import table
 from dailctl.explain.cause import Cause
 from dailctl.explain.containers import not_ready, not_started
-from dailctl.explain.endings import USER_ERRORS, ended_cause, ends_of, taken_away
+from dailctl.explain.endings import USER_ERRORS, ended_cause, ends_of, taken_away, too_late
 from dailctl.explain.objects import about, conditions_of, latest, spec_of, status_of, time_of
 from dailctl.explain.queues import QUEUE_LABEL, queued, workload_of
 from dailctl.explain.refusals import refused
@@ -79,8 +79,10 @@ def why_waiting(pod: Object, seen: Seen, now: datetime) -> Cause | None:
 def _of_object(obj: Object, seen: Seen, now: datetime) -> Iterable[Cause]:
     owner, mine = shown(obj), about(obj, seen.events)
     failed = conditions_of(obj).get("Failed", {})
-    if failed.get("reason") == "DeadlineExceeded":
-        yield table.DEADLINE.of(owner, owner=owner, said=failed.get("message") or "")
+    if failed.get("status") == "True" and (late := too_late(owner, str(failed.get("reason", "")), str(failed.get("message", "")))):
+        yield late
+    elif failed.get("status") == "True" and not seen.pods:
+        yield table.PODS_GONE.of(owner, owner=owner, said=failed.get("message") or failed.get("reason") or "no reason is given")
     replicas = conditions_of(obj).get("ReplicaFailure", {})
     message = replicas.get("message") if replicas.get("status") == "True" else None
     refusal = latest(mine, "FailedCreate", "FailedCreatePod", "FailedCreateService")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dailctl.kube import Client, load_access
+from dailctl.observe.runs import Held, find_run
 
 
 def reach(kubeconfig: Path | None, context: str | None, namespace: str | None, file: Path | None = None) -> Client:
@@ -19,6 +20,18 @@ def reach(kubeconfig: Path | None, context: str | None, namespace: str | None, f
 
         namespace = load_job(file).spec.cluster.namespace
     return Client(load_access(kubeconfig, context, namespace))
+
+
+def run_meant(
+    name: str | None, file: Path | None, kubeconfig: Path | None, context: str | None, namespace: str | None, *, acting: bool = False
+) -> tuple[Client, Held]:
+    """The cluster, and the run on it that a verb is about. `acting`: see find_run.
+
+    Raises:
+        DailError: what `reach` and `find_run` raise.
+    """
+    client = reach(kubeconfig, context, namespace, file_meant(name, file))
+    return client, find_run(client, name, file, acting=acting)
 
 
 def file_meant(name: str | None, file: Path | None) -> Path | None:

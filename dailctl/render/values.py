@@ -59,7 +59,7 @@ def run_values(job: DailJob, content: Mapping[str, str], size: int | None) -> di
     Raises:
         SpecError: the job is too large for a record.
     """
-    cluster = job.spec.cluster.model_dump(mode="json", exclude={"namespace"})
+    cluster = job.spec.cluster.model_dump(mode="json", exclude={"namespace", "retries"})
     cluster["timeouts"]["serverStart"] = cluster["timeouts"]["serverStart"] or start_seconds(size)
     for name, pool in (("rewrite", job.spec.cluster.pools.rewrite), ("train", job.spec.cluster.pools.train)):
         cluster["pools"][name] = _pool(pool)

@@ -7,9 +7,10 @@ import time
 from datetime import UTC, datetime
 
 from dail_runtime.errors import ClusterError, TransientError
-from dailctl.conductor.pods import endings, is_over, trouble_of
+from dailctl.conductor.pods import is_over
 from dailctl.conductor.status import RunStatus, TaskStatus, read_status
-from dailctl.explain.endings import last_line
+from dailctl.explain import Seen, why_waiting
+from dailctl.explain.endings import ends_of, last_line
 from dailctl.kube import Client
 from dailctl.kube.cache import Cache
 from dailctl.kube.resources import CONFIG_MAP, EVENT, JOB, POD, Object, condition_of
@@ -65,9 +66,9 @@ def follow(client: Client, record: RunRecord, view: View, *, generation: int) ->
 def _look_at_conductor(client: Client, record: RunRecord, pods: list[Object], *, silent: bool) -> None:
     """Raise where the run cannot go on because its conductor does not."""
     for pod in pods:
-        trouble = trouble_of(pod, datetime.now(UTC))
-        if trouble is not None and trouble.final:
-            raise ClusterError(f"the run's conductor does not start: {trouble.sentence}; cancel with dailctl delete {record.name}")
+        cause = why_waiting(pod, Seen(pods=(pod,)), datetime.now(UTC))
+        if cause is not None and cause.final:
+            raise ClusterError(f"the run's conductor does not start: {cause.told}; cancel with dailctl delete {record.name}")
     if pods and not all(is_over(pod) for pod in pods):
         return
     if not pods and not silent:
@@ -75,8 +76,8 @@ def _look_at_conductor(client: Client, record: RunRecord, pods: list[Object], *,
     job = client.find(JOB, f"{record.name}-conductor")
     failed = condition_of(job, "Failed") if job is not None else None
     if failed:
-        ended = [one for pod in pods for one in endings(pod) if one.code != 0]
-        words = last_line(ended[-1].message) if ended else str(failed.get("message", ""))
+        ended = [one for pod in pods for one in ends_of(pod)]
+        words = last_line(ended[-1].said) if ended else str(failed.get("message", ""))
         raise ClusterError(f"the run's conductor failed: {words}; when that is mended, submit again to go on")
     if not pods and job is not None:
         why = _refused_pods(client, str(job["metadata"]["name"]))

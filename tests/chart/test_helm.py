@@ -66,7 +66,7 @@ PLACES: list[tuple[tuple[str | int, ...], Any]] = [
     (("timeouts", "start"), 1),
     (("record", "status.json"), "{}"),
     (("image",), None),
-    (("retries",), -1),
+    (("run", "tasks", 0, "attempts"), 0),
     (("pools", "train", "gpus"), "8"),
     (("run", "jobDigest"), "xyz"),
 ]

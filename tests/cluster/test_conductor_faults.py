@@ -12,13 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from dailctl.conductor.control import MANAGER, Control
-from dailctl.kube.resources import CONFIG_MAP, DEPLOYMENT, JOB, Object, uid_of
+from dailctl.kube.resources import DEPLOYMENT, JOB
 from tests.lab.control_plane import ControlPlane
 from tests.support.cluster_run import ClusterRun, cluster_run, scripted
 from tests.support.process_kubelet import as_here
 from tests.support.s3 import Bucket
-from tests.support.undisturbed import assert_undisturbed
+from tests.support.undisturbed import assert_undisturbed, attempts
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.faults]
 
@@ -67,7 +66,7 @@ def test_the_conductor_is_killed_in_every_stage(restarting: ClusterRun) -> None:
     assert_undisturbed(run)
     status = run.status()
     assert status is not None
-    assert all(task.attempts == 1 for task in status.tasks), "a killed conductor costs no attempt"
+    assert set(attempts(run).values()) == {1}, "a killed conductor costs no attempt"
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -114,21 +113,42 @@ def test_a_passing_fault_in_training_makes_the_job_anew(run: ClusterRun) -> None
     assert logs == {"attempt-1", "attempt-2"}
 
 
-def test_a_preempted_worker_is_started_again_by_the_operator(run: ClusterRun) -> None:
+def started(run: ClusterRun, part: str) -> int:
+    """How often a container was started in pods with this in their name."""
+    return sum(part in name for name, _ in run.kubelet.started)
+
+
+def test_a_killed_worker_ends_the_attempt_of_its_group(run: ClusterRun) -> None:
     run.write(train={"workers": 2})
-    run.script(train__tuned=["slow:20"])
+    run.script(train__tuned=["wait", "ok"])
     assert run.submit().code == 0
-    run.until(lambda status: status.task("train/tuned").state == "running")
+    run.until_at_work("train/tuned")
     run.kubelet.kill(next(name for name in run.kubelet.pods() if name.endswith("-worker-0")))
     assert_undisturbed(run)
+    status = run.status()
+    assert status is not None
+    assert (status.task("train/tuned").attempts, status.task("train/tuned").failures) == (2, {"passing": 1})
+    assert (started(run, "-master-0"), started(run, "-worker-0")) == (2, 2)
 
 
-def test_a_user_error_ends_the_run_with_its_sentence_and_frees_everything(run: ClusterRun) -> None:
-    run.script(rewrite__tuned=["error:4:line 7 has no answer; add one"])
-    said = run.submit("--wait")
-    assert said.code == 4
-    assert said.errors[-1] == "error: rewrite/tuned: line 7 has no answer; add one"
-    run.until_only_the_record_is_left()
+def test_a_killed_worker_of_an_elastic_group_is_started_again_by_the_operator(run: ClusterRun) -> None:
+    run.write(train={"workers": 2}, cluster={"elastic": {"maxWorkers": 2}})
+    run.script(train__tuned=["slow:30"])
+    assert run.submit().code == 0
+    run.until(lambda status: status.task("train/tuned").ready == 2)
+    run.kubelet.kill(next(name for name in run.kubelet.pods() if name.endswith("-worker-1")))
+    assert_undisturbed(run)
+    assert started(run, "-worker-1") == 2
+    assert attempts(run)["train/tuned"] == 1
+
+
+@pytest.mark.parametrize(("task", "word", "code"), [("select/tuned", "exit:75", 75), ("train/tuned", "kill", 137)])
+def test_there_are_as_many_attempts_as_the_job_says(run: ClusterRun, task: str, word: str, code: int) -> None:
+    run.write(cluster={"retries": 1})
+    run.script(**{task.replace("/", "__"): [word]})
+    assert run.submit("--wait").code == code
+    assert attempts(run)[task] == 2
+    assert started(run, task.replace("/", "-")) == 2
 
 
 def test_what_someone_removed_comes_back(run: ClusterRun) -> None:
@@ -140,51 +160,3 @@ def test_what_someone_removed_comes_back(run: ClusterRun) -> None:
     client.delete(DEPLOYMENT, task.object)
     client.delete(JOB, task.object)
     assert_undisturbed(run)
-
-
-def wish(run: ClusterRun, desired: str, generation: int = 0) -> Object:
-    """What `dailctl suspend` and its like write."""
-    client = run.client()
-    record = client.get(CONFIG_MAP, run.name)
-    control = Control.model_validate({"desired": desired, "generation": generation})
-    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": run.name, "uid": uid_of(record)}}
-    return client.apply({**body, "data": {"control.json": control.model_dump_json()}}, MANAGER)
-
-
-def test_suspend_frees_the_gpus_and_resume_goes_on(run: ClusterRun) -> None:
-    run.script(rewrite__tuned=["wait", "ok"])
-    assert run.submit().code == 0
-    run.until(lambda status: status.task("rewrite/tuned").state == "running")
-    wish(run, "suspend")
-    run.until(lambda status: status.state == "suspended")
-    assert not [name for name in run.kubelet.pods() if "conductor" not in name]
-    assert "pytorchjob" not in {one.split("/")[0] for one in run.left()}
-    wish(run, "run")
-    assert_undisturbed(run)
-
-
-def test_a_cancelled_run_goes_on_when_it_is_submitted_again(run: ClusterRun) -> None:
-    run.script(rewrite__tuned=["wait", "ok"])
-    assert run.submit().code == 0
-    run.until(lambda status: status.task("rewrite/tuned").state == "running")
-    wish(run, "cancel")
-    status = run.until(lambda status: status.ended)
-    assert (status.state, status.exit_code) == ("cancelled", 143)
-    assert not [name for name in run.kubelet.pods() if "conductor" not in name]
-    said = run.submit("--wait")
-    assert said.code == 0, said.err
-    assert_undisturbed(run)
-    status = run.until(lambda status: status.ended)
-    assert (status.generation, status.task("prepare").attempts) == (1, 1)
-
-
-def test_deleting_the_record_frees_everything(run: ClusterRun) -> None:
-    run.script(rewrite__tuned=["wait"])
-    assert run.submit().code == 0
-    run.until(lambda status: status.task("rewrite/tuned").state == "running")
-    run.client().delete(CONFIG_MAP, run.name)
-    end = time.monotonic() + 90
-    while left := run.left():
-        assert time.monotonic() < end, left
-        time.sleep(0.5)
-    assert not run.kubelet.pods()

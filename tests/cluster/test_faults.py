@@ -65,6 +65,27 @@ def test_the_api_server_is_down_for_a_minute(run: ClusterRun, record_property: N
     assert_undisturbed(run)
 
 
+def test_logs_follow_a_run_while_the_api_server_restarts(run: ClusterRun, record_property: Note) -> None:
+    run.script(rewrite__tuned=["slow:40"], select__tuned=["slow:20"])
+    assert run.submit().code == 0
+    with run.started("logs", "-f", run.name) as following:
+        for task in ("rewrite/tuned", "select/tuned"):
+            run.until_at_work(task)
+            run.lab.component("kube-apiserver").kill()
+            time.sleep(10)
+            run.lab.start("kube-apiserver")
+        record_property("recovered_s", until_changed(run))
+        assert_undisturbed(run)
+        out, err = following.communicate(timeout=120)
+    assert following.returncode == 0, err
+    lines = out.splitlines()
+    # From the first stage that it saw to the last: every line once, whatever broke in between.
+    for task in ("rewrite/tuned", "select/tuned", "train/tuned", "evaluate/base", "evaluate/tuned", "report"):
+        assert [line for line in lines if line == f"talk of {task}, attempt 1"] == [f"talk of {task}, attempt 1"], out
+    begin, end = lines.index("select/tuned: attempt 1 started"), lines.index("train/tuned: attempt 1 started")
+    assert [line.split()[0] for line in lines[begin:end] if "/4 problems" in line] == ["1/4", "2/4", "3/4", "4/4"]
+
+
 def test_the_api_server_does_not_answer_for_a_while(run: ClusterRun, record_property: Note) -> None:
     run.script(rewrite__tuned=["slow"])
     assert run.submit().code == 0

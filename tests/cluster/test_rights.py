@@ -64,7 +64,6 @@ def holders(canaries: list[str], texts: dict[str, str]) -> list[str]:
     return [name for name, text in texts.items() if any(value in text for value in values)]
 
 
-@pytest.mark.faults
 def test_no_secret_value_shows_up_in_objects_logs_or_the_store(run: ClusterRun, tmp_path: Path) -> None:
     canaries = [versitygw.SECRET_KEY, HF_TOKEN]
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "hf"}, "stringData": {"HF_TOKEN": HF_TOKEN}}

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,7 +14,6 @@ from dailctl.kube.resources import CONFIG_MAP
 from dailctl.observe.model import CheckList, EventList, LeftoverList, RunDescription, RunList
 from tests.support.cli import Said, dailctl
 from tests.support.cluster_run import ClusterRun
-from tests.support.process_kubelet import REPOSITORY
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -26,17 +22,6 @@ def verb(run: ClusterRun, *words: object, kubeconfig: Path | None = None) -> Sai
     """`dailctl WORDS` in the run's namespace."""
     where = ["--kubeconfig", kubeconfig or run.kubeconfig, "-n", run.namespace]
     return dailctl(*map(str, words), *map(str, where))
-
-
-def started(run: ClusterRun, *words: object) -> subprocess.Popen[str]:
-    """The same in a process of its own."""
-    command = [sys.executable, "-m", "dailctl", *words, "--kubeconfig", run.kubeconfig, "-n", run.namespace]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1", **store_credentials(run)}
-    return subprocess.Popen(list(map(str, command)), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def store_credentials(run: ClusterRun) -> dict[str, str]:
-    return {name: value for name, value in run.bucket.server.environment().items() if name.startswith("AWS_")}
 
 
 def stopped(run: ClusterRun, stage: str = "select/tuned") -> None:
@@ -86,7 +71,7 @@ def test_a_run_is_listed_described_and_logged_while_it_works(run: ClusterRun) ->
     assert "conducts" in verb(run, "logs", run.name, "--stage", "conductor").out
     # Of a task whose pods are gone: from the store.
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in store_credentials(run).items():
+        for name, value in run.credentials().items():
             patch.setenv(name, value)
         assert "talk of rewrite/tuned, attempt 1" in verb(run, "logs", run.name, "--stage", "rewrite").out
         refused = verb(run, "logs", run.name, "--stage", "report")
@@ -96,7 +81,7 @@ def test_a_run_is_listed_described_and_logged_while_it_works(run: ClusterRun) ->
 def test_logs_follow_a_run_through_attempts_to_its_end(run: ClusterRun) -> None:
     run.script(select__tuned=["exit:75", "slow"])
     assert run.submit().code == 0
-    with started(run, "logs", "-f", run.name) as following:
+    with run.started("logs", "-f", run.name) as following:
         out, err = following.communicate(timeout=240)
     assert following.returncode == 0, err
     lines = out.splitlines()
@@ -121,7 +106,7 @@ def test_logs_wait_through_pending_and_say_why(run: ClusterRun) -> None:
     run.write(cluster={"pools": {"control": {"cpu": "100m", "memory": "64Mi", "nodeSelector": {"test": "nowhere"}}}})
     run.script()
     assert run.submit("--any-nodes").code == 0
-    with started(run, "logs", "-f", run.name, "--stage", "conductor") as following:
+    with run.started("logs", "-f", run.name, "--stage", "conductor") as following:
         assert following.stderr is not None
         line = following.stderr.readline()
         following.terminate()
@@ -184,7 +169,7 @@ def test_cancel_works_where_no_conductor_is_left_to_do_it(run: ClusterRun) -> No
 def test_watch_shows_a_run_to_its_end_and_ends_with_its_code(run: ClusterRun) -> None:
     run.script(select__tuned=["slow", "ok"], train__tuned=["error:8:nothing was learnt"])
     assert run.submit().code == 0
-    with started(run, "watch", run.name) as watching, started(run, "get", "-w") as getting:
+    with run.started("watch", run.name) as watching, run.started("get", "-w") as getting:
         out, err = watching.communicate(timeout=240)
         getting.terminate()
         listed, _ = getting.communicate(timeout=30)

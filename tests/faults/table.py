@@ -49,10 +49,11 @@ ROWS = (
     ),
     Row(
         "One of several training ranks, or their launcher, is killed",
-        "The other ranks end with a checkpoint; the operator starts the pod again, and training goes on from it.",
+        "The other ranks end with a checkpoint, and the next attempt goes on from it; an elastic group takes the lost pod in again.",
         (
             f"{LAUNCH}::test_ranks_whose_launcher_is_killed_save_and_end",
-            f"{CONDUCT}::test_a_preempted_worker_is_started_again_by_the_operator",
+            f"{CONDUCT}::test_a_killed_worker_ends_the_attempt_of_its_group",
+            f"{CONDUCT}::test_a_killed_worker_of_an_elastic_group_is_started_again_by_the_operator",
         ),
     ),
     Row(
@@ -62,8 +63,11 @@ ROWS = (
     ),
     Row(
         "A passing error (exit code 64 and above) in a stage",
-        "The attempt is counted and archived, and another begins after a pause.",
-        (f"{CONDUCT}::test_a_passing_fault_in_training_makes_the_job_anew",),
+        "The attempt is counted and archived, and another begins after a pause, as often as `cluster.retries` says.",
+        (
+            f"{CONDUCT}::test_a_passing_fault_in_training_makes_the_job_anew",
+            f"{CONDUCT}::test_there_are_as_many_attempts_as_the_job_says",
+        ),
     ),
     Row(
         "The conductor is killed in every stage, at random moments, with its pod",
@@ -102,6 +106,11 @@ ROWS = (
             f"{CLUSTER}::test_the_api_server_does_not_answer_for_a_while",
             f"{CONDUCT}::test_the_api_server_restarts_in_the_middle",
         ),
+    ),
+    Row(
+        "The API server restarts under `dailctl logs -f`",
+        "It takes every log up again where it was: no line is lost, none comes twice.",
+        (f"{CLUSTER}::test_logs_follow_a_run_while_the_api_server_restarts",),
     ),
     Row("etcd is killed and restarts on its data", "As above.", (f"{CLUSTER}::test_etcd_is_killed_and_comes_back",)),
     Row(

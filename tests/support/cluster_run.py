@@ -87,9 +87,12 @@ class ClusterRun:
         submission = self.submission()
         plan = {task.name: {"prefix": task.prefix, "digest": task.digest, "inputs": dict(task.inputs)} for task in submission.run.tasks}
         files = {name: (REPORT if name == "report" else {"result.txt": f"of {name}"}) for name in plan}
-        path = self.folder / "script.json"
-        path.write_text(json.dumps({"plan": plan, "files": files, "says": {name.replace("__", "/"): list(w) for name, w in says.items()}}))
-        self.kubelet.environment |= {"SCRIPT": str(path), "BUCKETS": str(self.bucket.server.folder)}
+        scripts = self.folder / "scripts"
+        scripts.mkdir(exist_ok=True)
+        (scripts / f"{submission.record.job_digest}.json").write_text(
+            json.dumps({"plan": plan, "files": files, "says": {name.replace("__", "/"): list(w) for name, w in says.items()}})
+        )
+        self.kubelet.environment |= {"SCRIPT": str(scripts), "BUCKETS": str(self.bucket.server.folder)}
 
     def submission(self) -> Submission:
         """What the job file composes to."""
@@ -111,6 +114,16 @@ class ClusterRun:
         command = [sys.executable, "-m", "dailctl", "submit", "-f", str(self.file), "--kubeconfig", str(self.kubeconfig), "--yes", *words]
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def started(self, *words: object) -> subprocess.Popen[str]:
+        """`dailctl WORDS` in the run's namespace, in a process of its own."""
+        command = [sys.executable, "-m", "dailctl", *words, "--kubeconfig", self.kubeconfig, "-n", self.namespace]
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1", **self.credentials()}
+        return subprocess.Popen(list(map(str, command)), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def credentials(self) -> dict[str, str]:
+        """Variables for whoever reads the bucket."""
+        return {name: value for name, value in self.bucket.server.environment().items() if name.startswith("AWS_")}
 
     def client(self) -> Client:
         """An administrator's."""

@@ -109,9 +109,11 @@ class Played:
         """A task's objects."""
         kinds = {"job": [("batch/v1", "Job")], "pytorchjob": [("kubeflow.org/v1", "PyTorchJob")]}
         kinds["servers"] = [("apps/v1", "Deployment"), ("v1", "Service"), ("batch/v1", "Job")]
+        replica = {"replicas": 1, "template": {}}
+        specs = {"Job": {"template": {}}, "PyTorchJob": {"pytorchReplicaSpecs": {"Master": replica, "Worker": replica}}}
         return [
             {
-                **{"apiVersion": version, "kind": kind, "spec": {}},
+                **{"apiVersion": version, "kind": kind, "spec": dict(specs.get(kind, {}))},
                 "metadata": {"name": task.object, "uid": f"{kind}-{task.object}-{attempt}", "annotations": {ATTEMPT: str(attempt)}},
             }
             for version, kind in kinds[task.component]

@@ -2,10 +2,10 @@
 
 It speaks the real protocol and leaves real manifests, but does no work and imports nothing of dail for a run in a
 folder: it starts at once.
-The file named by SCRIPT holds `plan` (task -> prefix, digest, inputs), `files` (task -> name -> text to write) and `says`:
-task -> what its successive attempts do, one word each (the last is repeated; `ok` where nothing is said): ok, slow[:SECONDS], kill
-(SIGKILL itself), exit:CODE, error:CODE:MESSAGE, crash (a traceback), wait (until SIGTERM, then saves), stubborn (ignores it),
-flood:MEGABYTES (of talk, then ok).
+The file named by SCRIPT, or JOB.json in the folder of that name, holds `plan` (task -> prefix, digest, inputs), `files` (task -> name ->
+text to write) and `says`: task -> what its successive attempts do, one word each (the last is repeated; `ok` where nothing is said): ok,
+slow[:SECONDS], kill (SIGKILL itself), exit:CODE, error:CODE:MESSAGE, crash (a traceback), wait (until SIGTERM, then saves), stubborn
+(ignores it), flood:MEGABYTES (of talk, then ok).
 """
 
 from __future__ import annotations
@@ -43,8 +43,10 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, lambda *_: stop.set())
         stop.wait()
         return 143
-    script = json.loads(Path(os.environ["SCRIPT"]).read_text())
-    marks = Path(os.environ["SCRIPT"] + ".marks")
+    path = Path(os.environ["SCRIPT"])
+    path = path / f"{arguments.job}.json" if path.is_dir() else path
+    script = json.loads(path.read_text())
+    marks = path.with_name(f"{path.name}.marks")
     with marks.open("a") as file:
         file.write(f"{arguments.task} {os.getpid()}\n")
     attempt = sum(line.split()[0] == arguments.task for line in marks.read_text().splitlines())

@@ -77,14 +77,20 @@ def test_a_passing_fault_gets_another_attempt_after_a_pause(code: int, kind: str
     assert run.status.state == "done"
 
 
-@pytest.mark.parametrize("code", [1, 2, 4, 6, 63, 126, 127])
-def test_a_final_fault_ends_the_run_with_its_code_and_frees_everything(code: int) -> None:
+UNEXPECTED = "container stage of pod rewrite/tuned-0 ended unexpectedly with code 1 (the data is wrong; mend it); see dailctl logs"
+LACKS = "the image of container stage in pod rewrite/tuned-0 lacks the program it was to start (exit code 127); name an image of dail"
+
+
+@pytest.mark.parametrize(
+    ("code", "told"), [*((code, "the data is wrong; mend it") for code in (2, 4, 6, 63)), (1, UNEXPECTED), (127, LACKS)]
+)
+def test_a_final_fault_ends_the_run_with_its_code_and_frees_everything(code: int, told: str) -> None:
     run = Played()
     until(run, "rewrite/tuned")
     run.fail("rewrite/tuned", code, message=json.dumps({"event": "error", "message": "the data is wrong; mend it", "exit": code}))
     run.step()
     assert (run.status.state, run.status.exit_code) == ("failed", code)
-    assert run.status.message == "rewrite/tuned: the data is wrong; mend it"
+    assert str(run.status.message).startswith(f"rewrite/tuned: {told}")
     run.settle()
     assert run.over
     assert not run.objects
@@ -108,7 +114,8 @@ def test_memory_gets_one_more_try_and_then_the_setting_to_raise() -> None:
         run.fail("prepare", 137, reason="OOMKilled")
         run.step()
     assert run.status.state == "failed"
-    assert "raise the pool's memory in cluster.pools" in (run.status.message or "")
+    assert "took more memory than its limit" in (run.status.message or "")
+    assert "raise memory of" in (run.status.message or "")
 
 
 def test_pods_that_the_cluster_takes_away_do_not_count_as_failures() -> None:
@@ -120,6 +127,72 @@ def test_pods_that_the_cluster_takes_away_do_not_count_as_failures() -> None:
     assert run.status.state == "running"
     assert run.status.task("prepare").failures == {"disrupted": 10}
     assert DISRUPTIONS > 10
+
+
+def test_a_pod_that_was_taken_away_explains_its_peers_when_it_is_gone_itself() -> None:
+    run = Played(record=record_of("train/tuned"))
+    until(run, "train/tuned")
+    master, worker = pod("master-0"), pod("worker-0", conditions=[condition("DisruptionTarget", "EvictionByEvictionAPI", "a drain")])
+    run.pods["train/tuned"] = [master, worker]
+    run.step()
+    run.pods["train/tuned"] = [master]
+    run.step()
+    run.fail("train/tuned", 75)
+    run.step()
+    assert run.status.task("train/tuned").failures == {"disrupted": 1}
+    until(run, "train/tuned")
+    # Another attempt, and nothing was taken away in it.
+    run.fail("train/tuned", 75)
+    run.step()
+    assert run.status.task("train/tuned").failures == {"disrupted": 1, "passing": 1}
+
+
+def test_a_pod_that_was_replaced_explains_nothing_any_more() -> None:
+    run = Played(record=record_of("prepare"))
+    until(run, "prepare")
+    run.pods["prepare"] = [pod("a", conditions=[condition("DisruptionTarget", "EvictionByEvictionAPI", "a drain")])]
+    run.step()
+    run.pods["prepare"] = [pod("b")]
+    run.step()
+    run.fail("prepare", 75)
+    run.step()
+    assert run.status.task("prepare").failures == {"passing": 1}
+
+
+def test_of_a_stage_whose_pods_are_gone_its_own_record_says_that_it_was_asked_to_stop() -> None:
+    run = Played(record=record_of("prepare"))
+    for state, failures in (("interrupted", {"disrupted": 1}), ("running", {"disrupted": 1, "passing": 1})):
+        until(run, "prepare")
+        run.attempts["prepare"] = Attempt.model_validate({"number": 1, "started": START, "state": state})
+        run.fail("prepare", 75)
+        run.pods["prepare"] = []
+        run.step()
+        assert run.status.task("prepare").failures == failures
+
+
+@pytest.mark.parametrize("reason", ["DeadlineExceeded", "PyTorchJobFailed"])
+def test_a_stage_that_takes_too_long_is_not_tried_again(reason: str) -> None:
+    run = Played(record=record_of("prepare"))
+    until(run, "prepare")
+    run.fail("prepare", 143)
+    said = "Job x has failed because it was active longer than specified deadline"
+    run.workload("prepare")["status"] = {"conditions": [condition("Failed", reason, said)]}
+    run.step()
+    assert (run.status.state, run.status.exit_code) == ("failed", 9)
+    assert "took longer than it may" in str(run.status.message)
+    assert "raise cluster.timeouts.stage" in str(run.status.message)
+
+
+def test_a_training_that_takes_too_long_is_ended_where_the_operator_does_not() -> None:
+    run = Played(record=record_of("train/tuned"))
+    until(run, "train/tuned")
+    run.workload("train/tuned")["spec"] |= {"runPolicy": {"activeDeadlineSeconds": 3600}}
+    run.workload("train/tuned")["status"] = {"startTime": "2026-01-01T00:00:00Z", "conditions": [condition("Running")]}
+    for late, state in ((3599, "running"), (3601, "failed")):
+        run.now = START + timedelta(seconds=late)
+        run.step()
+        assert run.status.state == state
+    assert "it should have ended at 2026-01-01T01:00:00Z" in str(run.status.message)
 
 
 def test_the_stages_record_tells_why_where_its_last_words_are_lost() -> None:

@@ -234,6 +234,10 @@ CASES: dict[str, tuple[Seen, tuple[str, ...]]] = {
         ),
         ("longer than", "cluster.timeouts.stage"),
     ),
+    "PodsGone": (
+        Seen(objects=(job(status={"conditions": [{**LATE, "reason": "BackoffLimitExceeded", "message": "it has reached its limit"}]}),)),
+        ("qwen-1a2b3c4d-select are gone", "reached its limit"),
+    ),
     "PodSecurity": (
         forbidden('violates PodSecurity "restricted:latest": runAsNonRoot != true (pod or container "main" must set securityContext)'),
         ("restricted:latest", "runAsNonRoot"),

@@ -23,7 +23,7 @@ DASHBOARD = Path("charts/dail-run/dashboards/dail-runs.json")
 
 
 def a_stage() -> StageMetrics:
-    stage = StageMetrics("train/tuned")
+    stage = StageMetrics("aime-qwen-62b02cd3", "train/tuned")
     stage.hear({"event": "start", "task": "train/tuned", "attempt": 2})
     figures = {"tokens_per_s": 1234.5, "loss": 0.4}
     stage.hear({"event": "progress", "done": 3, "total": 8, "unit": "steps", "figures": figures})
@@ -50,12 +50,12 @@ def names(families: Iterable[Metric]) -> set[str]:
 
 def test_a_stage_tells_how_far_it_is() -> None:
     found = values(a_stage())
-    task = ("task", "train/tuned")
-    assert found[("dail_stage_attempt", (task,))] == 2
-    assert found[("dail_stage_units_done", (task, ("unit", "steps")))] == 3
-    assert found[("dail_stage_units", (task, ("unit", "steps")))] == 8
-    assert found[("dail_stage_tokens_per_second", (task,))] == 1234.5
-    assert found[("dail_stage_loss", (task,))] == 0.4
+    task = (("run", "aime-qwen-62b02cd3"), ("task", "train/tuned"))
+    assert found[("dail_stage_attempt", task)] == 2
+    assert found[("dail_stage_units_done", (*task, ("unit", "steps")))] == 3
+    assert found[("dail_stage_units", (*task, ("unit", "steps")))] == 8
+    assert found[("dail_stage_tokens_per_second", task)] == 1234.5
+    assert found[("dail_stage_loss", task)] == 0.4
 
 
 def test_a_run_tells_its_state_and_that_of_its_tasks() -> None:
@@ -103,7 +103,7 @@ def test_metrics_are_served_where_a_port_is_named_and_only_there(
     monkeypatch.setenv("DAIL_METRICS_PORT", "0")
     port = serve_metrics(a_stage())
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-        assert 'dail_stage_units_done{task="train/tuned",unit="steps"} 3.0' in answer.read().decode()
+        assert 'dail_stage_units_done{run="aime-qwen-62b02cd3",task="train/tuned",unit="steps"} 3.0' in answer.read().decode()
     for wrong in (str(port), "port", "99999999"):
         monkeypatch.setenv("DAIL_METRICS_PORT", wrong)
         assert serve_metrics(a_stage()) is None
@@ -117,6 +117,9 @@ def test_the_dashboard_asks_for_what_is_exported() -> None:
     asked |= set(re.findall(r"\bdail_\w+", dashboard["templating"]["list"][1]["query"]["query"]))
     assert asked
     assert asked <= exported, asked - exported
+    # The choice of runs holds for every panel.
+    for expression in (target["expr"] for panel in dashboard["panels"] for target in panel["targets"]):
+        assert re.findall(r"\bdail_\w+(.{0,12})", expression) == ['{run=~"$run"'] * len(re.findall(r"\bdail_\w+", expression))
     # What a stage measures: its figures have the names that stages give them.
     assert figure_name("tokens_per_s") in asked
 

@@ -1,6 +1,6 @@
 {{/*
 The batch/v1 Job that runs a task's stage process. Arguments: root, task, pool, component; optional: env.
-Codes 2 to 63 say that trying again will not help (docs/exit-codes.md); a pod that the cluster took away does not count as an attempt.
+A pod that the cluster took away is replaced. Every other that fails ends the Job: attempts are the conductor's to count.
 */}}
 {{- define "dail.job" -}}
 {{- $values := .root.Values -}}
@@ -15,7 +15,7 @@ spec:
   {{- end }}
   completions: 1
   parallelism: 1
-  backoffLimit: {{ $values.retries }}
+  backoffLimit: 0
   podReplacementPolicy: Failed
   {{- with $values.timeouts.stage }}
   activeDeadlineSeconds: {{ int64 . }}
@@ -26,7 +26,7 @@ spec:
     {{- include "dail.pod" (merge (dict "container" "stage" "command" $command "restartPolicy" "Never" "grace" 60 "metrics" true) .) | nindent 4 }}
 {{- end }}
 
-{{/* Argument: name of the container. */}}
+{{/* Codes 2 to 63 say that trying again will not help (docs/exit-codes.md). Argument: name of the container. */}}
 {{- define "dail.podFailurePolicy" -}}
 rules:
   - action: Ignore

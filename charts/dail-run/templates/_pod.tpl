@@ -237,6 +237,8 @@ limits:
 {{- if and .metrics $values.metricsPort }}
 - name: DAIL_METRICS_PORT
   value: {{ int64 $values.metricsPort | quote }}
+- name: DAIL_RUN
+  value: {{ $values.run.name }}
 {{- end }}
 {{- range .env }}
 - {{ toYaml . | nindent 2 | trim }}

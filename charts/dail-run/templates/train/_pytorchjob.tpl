@@ -1,12 +1,14 @@
 {{/*
 The Kubeflow training operator's PyTorchJob: one master and workers, or, elastic, workers alone that meet by rendezvous and go on from the last
 checkpoint with those that are left. dail's launcher reads which from the operator's variables, and ends with the code of the rank that failed.
-restartPolicy ExitCode: the operator starts pods killed by signals (128 and above) anew; every other code ends the job, and the conductor
-decides by docs/exit-codes.md. Arguments: root, task, component, pool.
+A pod that fails ends the job, and the conductor decides by docs/exit-codes.md whether there is another attempt: the others cannot go on
+without the one. An elastic group can, so there the operator starts a pod that was killed by a signal (128 and above) again: restartPolicy
+ExitCode. No backoffLimit: it has the operator delete failed pods before anyone could read why. Arguments: root, task, component, pool.
 */}}
 {{- define "dail.pytorchjob" -}}
 {{- $values := .root.Values -}}
 {{- $pool := index $values.pools .pool -}}
+{{- $restart := ternary "Never" "ExitCode" (empty $values.elastic) -}}
 {{- $command := list "python" "-m" "dail_runtime.train.launch" .task.name "--run" $values.run.runUri "--job" $values.run.jobDigest -}}
 {{- $pod := include "dail.pod" (merge (dict "container" "pytorch" "command" $command "grace" (int64 $values.timeouts.trainSave)
   "port" (dict "name" "pytorchjob-port" "containerPort" 23456) "metrics" true) .) -}}
@@ -21,7 +23,6 @@ spec:
     suspend: true
     {{- end }}
     cleanPodPolicy: Running
-    backoffLimit: {{ $values.retries }}
     {{- with $values.timeouts.stage }}
     activeDeadlineSeconds: {{ int64 . }}
     {{- end }}
@@ -36,7 +37,7 @@ spec:
     {{- if not $values.elastic }}
     Master:
       replicas: 1
-      restartPolicy: ExitCode
+      restartPolicy: {{ $restart }}
       template:
         {{- $pod | nindent 8 }}
     {{- end }}
@@ -44,7 +45,7 @@ spec:
     {{- if gt $workers 0 }}
     Worker:
       replicas: {{ $workers }}
-      restartPolicy: ExitCode
+      restartPolicy: {{ $restart }}
       template:
         {{- $pod | nindent 8 }}
     {{- end }}

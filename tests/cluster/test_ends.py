@@ -1,0 +1,61 @@
+"""How runs end other than well, and that they begin again when they are submitted again."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from dailctl.kube.resources import CONFIG_MAP
+from tests.support.cli import dailctl
+from tests.support.cluster_run import ClusterRun
+from tests.support.undisturbed import assert_undisturbed, attempts
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+
+def test_a_user_error_ends_the_run_with_its_sentence_and_frees_everything(run: ClusterRun) -> None:
+    run.script(rewrite__tuned=["error:4:line 7 has no answer; add one"])
+    said = run.submit("--wait")
+    assert said.code == 4
+    assert said.errors[-1] == "error: rewrite/tuned: line 7 has no answer; add one"
+    run.until_only_the_record_is_left()
+
+
+@pytest.mark.parametrize("task", ["select/tuned", "train/tuned"])
+def test_a_stage_that_takes_longer_than_it_may_ends_the_run(run: ClusterRun, task: str) -> None:
+    run.write(cluster={"timeouts": {"stage": 60}})
+    run.script(**{task.replace("/", "__"): ["wait"]})
+    said = run.submit("--wait")
+    assert said.code == 9
+    assert "took longer than it may" in said.errors[-1]
+    assert "raise cluster.timeouts.stage" in said.errors[-1]
+    assert attempts(run)[task] == 1
+    run.until_only_the_record_is_left()
+
+
+def test_a_cancelled_run_goes_on_when_it_is_submitted_again(run: ClusterRun) -> None:
+    run.script(rewrite__tuned=["wait", "ok"])
+    assert run.submit().code == 0
+    run.until(lambda status: status.task("rewrite/tuned").state == "running")
+    assert dailctl("cancel", run.name, "--kubeconfig", run.kubeconfig, "--namespace", run.namespace).code == 0
+    status = run.until(lambda status: status.ended)
+    assert (status.state, status.exit_code) == ("cancelled", 143)
+    assert not [name for name in run.kubelet.pods() if "conductor" not in name]
+    said = run.submit("--wait")
+    assert said.code == 0, said.err
+    assert_undisturbed(run)
+    status = run.until(lambda status: status.ended)
+    assert (status.generation, status.task("prepare").attempts) == (1, 1)
+
+
+def test_deleting_the_record_frees_everything(run: ClusterRun) -> None:
+    run.script(rewrite__tuned=["wait"])
+    assert run.submit().code == 0
+    run.until(lambda status: status.task("rewrite/tuned").state == "running")
+    run.client().delete(CONFIG_MAP, run.name)
+    end = time.monotonic() + 90
+    while left := run.left():
+        assert time.monotonic() < end, left
+        time.sleep(0.5)
+    assert not run.kubelet.pods()
