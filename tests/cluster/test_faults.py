@@ -68,7 +68,9 @@ def test_the_api_server_is_down_for_a_minute(run: ClusterRun, record_property: N
 def test_logs_follow_a_run_while_the_api_server_restarts(run: ClusterRun, record_property: Note) -> None:
     run.script(rewrite__tuned=["slow:40"], select__tuned=["slow:20"])
     assert run.submit().code == 0
-    with run.started("logs", "-f", run.name) as following:
+    reads = {"apiGroups": [""], "resources": ["configmaps", "pods", "pods/log", "events"], "verbs": ["get", "list", "watch"]}
+    # Not an administrator: after its restart the API server knows nobody's roles for a moment.
+    with run.started("logs", "-f", run.name, kubeconfig=run.lab.user("reader", run.namespace, [reads])) as following:
         for task in ("rewrite/tuned", "select/tuned"):
             run.until_at_work(task)
             run.lab.component("kube-apiserver").kill()

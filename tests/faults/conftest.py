@@ -7,6 +7,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from tests.lab.fixtures import node, node_namespace
+
+__all__ = ["node", "node_namespace"]
+
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:

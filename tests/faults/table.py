@@ -21,6 +21,7 @@ MOMENTS = "20"
 """Random moments at which `make faults` cancels a run."""
 KILLS, CONDUCT, CLUSTER = "tests/faults/test_kill_{}.py", "tests/cluster/test_conductor_faults.py", "tests/cluster/test_faults.py"
 S3, FILE, LAUNCH = "tests/store/test_s3.py", "tests/unit/test_store_file.py", "tests/faults/test_launch.py"
+NODE = "tests/faults/test_on_a_node.py"
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,21 @@ ROWS = (
             f"{CONDUCT}::test_a_killed_worker_ends_the_attempt_of_its_group",
             f"{CONDUCT}::test_a_killed_worker_of_an_elastic_group_is_started_again_by_the_operator",
         ),
+    ),
+    Row(
+        "A pod's process is killed on its node (real kubelet)",
+        "The exit code is read, the attempt is counted, and the conductor makes the next one.",
+        (f"{NODE}::test_a_killed_process_ends_its_attempt_and_says_how",),
+    ),
+    Row(
+        "A pod takes more memory than its limit (real kubelet)",
+        "One more attempt; then the run fails and names the limit.",
+        (f"{NODE}::test_a_pod_over_its_memory_limit_is_known_by_it",),
+    ),
+    Row(
+        "The node is drained (real kubelet)",
+        "The pod of a Job is replaced at once; no attempt is counted.",
+        (f"{NODE}::test_a_drained_pod_of_a_job_is_replaced_and_costs_nothing",),
     ),
     Row(
         "SIGTERM with its 30 s: a pod is evicted",

@@ -24,6 +24,8 @@ LOOK = 1.0
 """Seconds between two looks where nothing was heard."""
 AGAIN = 1.0
 """Seconds before a connection that broke off is taken up again."""
+REFUSALS = 20.0
+"""Seconds in which whoever could read logs before may be refused: after its restart the API server knows no roles for a moment."""
 EXPLAIN_EVERY = 10.0
 """Seconds between two looks for why a pod does not start."""
 
@@ -46,6 +48,8 @@ class Follower:
         self._tasks: set[str] = set()
         """Tasks of which something was read."""
         self._refused: ApiError | None = None
+        self._allowed = False
+        """Whether a line was ever read."""
         self._told = ""
         self._explained = float("-inf")
 
@@ -149,20 +153,23 @@ class Follower:
     def _stream(self, pod: Object, container: str, restarts: int) -> None:
         """Read a container to its end, through connections that break off."""
         last, since, tail = "", self._wanted.since, self._wanted.tail
+        refused: float | None = None
         while True:
             try:
                 for line in self._client.follow_log(name_of(pod), container, since=since, tail=tail, namespace=self._held.namespace):
                     stamp, text = unstamped(line)
                     if stamp and stamp <= last:
                         continue
-                    last = stamp or last
+                    last, refused, self._allowed = stamp or last, None, True
                     self._lines.put((name_of(pod), readable(text, raw=self._wanted.raw)))
             except TransientError:
                 time.sleep(AGAIN)
             except Forbidden as err:
-                self._refused = err
-                self._changed.set()
-                return
+                refused = refused or time.monotonic()
+                if not self._allowed or time.monotonic() - refused > REFUSALS:
+                    self._refused = err
+                    self._changed.set()
+                    return
             except ApiError:
                 # The pod is gone, or its log is not there yet.
                 pass
