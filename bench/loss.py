@@ -1,10 +1,13 @@
 """Time and peak memory of the fused loss, gradient of the hidden states included, against the plain three-log-softmax version.
 
 Also against liger-kernel's chunked JSD loss at beta = 1, which is KL(student||teacher), our objective `distill`: the one of its KL
-losses that runs without Triton, so on a CPU as well. Every pair is checked to compute the same value first. Time: the versions take
-turns in one process, medians. Memory: each case in a process of its own, the growth of its resident set at the peak. The plain
-version's peak at 8k x 128k, some 30 GB, is proportional to the tokens: without --full, and where it does not fit into memory, it is
-taken from a straight line through two smaller sizes, and the output says so.
+losses that runs without Triton, so on a CPU as well. It always makes the output matrix's gradient, too; so ours is asked for both there
+(with a frozen matrix, as LoRA has it, ours saves that product and liger's does not). Both compute in float32, not compiled.
+
+Every pair is checked to compute the same value and the same gradients first. Time: the versions take turns in one process, medians.
+Memory: each case in a process of its own, the growth of its resident set at the peak. The plain version's peak
+at 8k x 128k, some 30 GB, is proportional to the tokens: without --full, and where it does not fit into memory, it is taken from a
+straight line through two smaller sizes, and the output says so.
 
     python -m bench.loss [--full] [--hidden 128] [--repeats 3] [--chunk-tokens 1024]
 """
@@ -53,23 +56,23 @@ def main() -> None:
 
 def _case(name: str, tokens: int, vocabulary: int, arguments: argparse.Namespace) -> Callable[[], None]:
     """Forward and backward of one version on random input."""
-    loss = _loss(name, tokens, vocabulary, arguments)
+    whole = _version(name, tokens, vocabulary, arguments)
 
     def run() -> None:
-        torch.autograd.backward(loss())
+        whole()
 
     return run
 
 
-def _loss(name: str, tokens: int, vocabulary: int, arguments: argparse.Namespace) -> Callable[[], torch.Tensor]:
-    """Computes the loss of one version on random input, with a graph."""
+def _version(name: str, tokens: int, vocabulary: int, arguments: argparse.Namespace) -> Callable[[], list[torch.Tensor]]:
+    """Computes one version on random input: the loss, and the gradients that are compared."""
     made = torch.Generator().manual_seed(0)
 
     def draw(rows: int) -> torch.Tensor:
         return torch.randn(rows, arguments.hidden, generator=made)
 
-    weight = draw(vocabulary) / arguments.hidden**0.5
-    head = Head(weight)
+    weight = (draw(vocabulary) / arguments.hidden**0.5).requires_grad_(name in ("distill", "liger"))
+    head, frozen = Head(weight), weight.detach()
     hidden, teacher, negative = draw(tokens).requires_grad_(), draw(tokens), draw(tokens)
 
     def fused() -> torch.Tensor:
@@ -90,23 +93,23 @@ def _loss(name: str, tokens: int, vocabulary: int, arguments: argparse.Namespace
         loss = LigerFusedLinearJSDLoss(
             weight_hard_loss=0.0, weight_soft_loss=1.0, beta=1.0, compiled=False, chunk_size=arguments.chunk_tokens
         )
-        found: torch.Tensor = loss(hidden, weight, teacher, weight, torch.zeros(tokens, dtype=torch.long))
+        found: torch.Tensor = loss(hidden, weight, teacher, frozen, torch.zeros(tokens, dtype=torch.long))
         return found
 
     version = {"fused": fused, "plain": plain, "distill": distill, "liger": liger}[name]
 
-    def run() -> torch.Tensor:
-        hidden.grad = None
-        return version()
+    def run() -> list[torch.Tensor]:
+        loss = version()
+        return [loss.detach(), *torch.autograd.grad(loss, [one for one in (hidden, weight) if one.requires_grad])]
 
     return run
 
 
-def _same_loss(one: str, other: str, arguments: argparse.Namespace) -> None:
+def _same(one: str, other: str, arguments: argparse.Namespace) -> None:
     """Two versions that are compared compute the same."""
-    values = [float(_loss(name, 64, 512, arguments)()) for name in (one, other)]
-    if abs(values[0] - values[1]) > 1e-4 * abs(values[1]):
-        sys.exit(f"{one} and {other} do not compute the same: {values[0]:.6g} and {values[1]:.6g}")
+    for ours, theirs in zip(*(_version(name, 64, 512, arguments)() for name in (one, other)), strict=True):
+        if (ours - theirs).norm() > 1e-4 * theirs.norm():
+            sys.exit(f"{one} and {other} do not compute the same: a difference of {float((ours - theirs).norm() / theirs.norm()):.2g}")
 
 
 def _timed(run: Callable[[], None]) -> Callable[[], float]:
@@ -130,7 +133,7 @@ def _times(arguments: argparse.Namespace) -> dict[str, float]:
                 print(f"time {size} x {vocabulary}: the plain version does not fit into memory; left out", file=sys.stderr)
                 pairs = pairs[1:]
             for one, other in pairs:
-                _same_loss(one, other, arguments)
+                _same(one, other, arguments)
                 cases = {name: _timed(_case(name, tokens, number, arguments)) for name in (one, other)}
                 seconds = interleaved(cases, arguments.repeats if size == "1k" else max(1, arguments.repeats - 1))
                 print(f"time {size} x {vocabulary}: {one} {seconds[one]:.2f} s, {other} {seconds[other]:.2f} s")

@@ -8,6 +8,7 @@ from typing import Any
 
 from dail_runtime.spec.train import TrainSpec
 from dail_runtime.train.batches import micro_batches
+from dail_runtime.train.loss.fused import chunk_rows
 from dail_runtime.train.loss.rows import BLOCK_BYTES, GPU_BLOCK_BYTES
 from dail_runtime.train.memory import readable
 
@@ -85,8 +86,8 @@ def plan_memory(
     # The last norm in float32, and the rows that predict.
     activations += tokens * width * (8 + itemsize)
     distributions = 3 if spec.objective == "contrastive" else 2 if spec.objective == "distill" else 1
-    chunk = min(spec.chunk_tokens, max(tokens, 1))
-    work = min(BLOCK_BYTES if cpu else GPU_BLOCK_BYTES, 4 * chunk * vocabulary * (2 * distributions + 2))
+    chunk = min(chunk_rows(spec.chunk_tokens, vocabulary, cpu=cpu), max(tokens, 1))
+    work = min(BLOCK_BYTES if cpu else GPU_BLOCK_BYTES, 4 * chunk * vocabulary * (distributions + 4))
     # Spread: its part, one layer at a time, and the output matrix as a whole while the loss needs it.
     held = weights if ranks == 1 else weights // ranks + 2 * weights // max(layers, 1) + vocabulary * width * itemsize
     return MemoryPlan(held, trainable * 16, activations, tokens, distributions * chunk * vocabulary * 4 + work, chunk)

@@ -151,6 +151,11 @@ def fused_loss(
     return LossOutput(loss, TokenFigures(*figures))
 
 
+def chunk_rows(chunk_tokens: int, vocabulary: int, *, cpu: bool) -> int:
+    """Most rows whose logits exist at once: a CPU takes fewer than `chunk_tokens` where the vocabulary is large."""
+    return min(chunk_tokens, max(_CPU_ROWS, _CPU_BYTES // (4 * vocabulary))) if cpu else chunk_tokens
+
+
 def _needed(objective: Objective, prefix: PrefixMask | None, given: dict[str, Tensor | TopK | None]) -> tuple[str, ...]:
     """Names of the arguments that the call uses; raises ValueError where one is missing."""
     needs: tuple[str, ...]
@@ -220,9 +225,7 @@ class _Sums:
     def run(self) -> None:
         """Chunk by chunk."""
         call, count, wide = self._call, len(self._hidden), self._call.weights.dtype
-        rows = min(call.chunk_tokens, max(count, 1))
-        if self._hidden.device.type == "cpu":
-            rows = min(rows, max(_CPU_ROWS, _CPU_BYTES // (call.head.vocabulary * wide.itemsize)))
+        rows = min(chunk_rows(call.chunk_tokens, call.head.vocabulary, cpu=self._hidden.device.type == "cpu"), max(count, 1))
         buffers = [self._hidden.new_empty(rows, call.head.vocabulary, dtype=wide) for _ in call.rules.caps]
         for first in range(0, count, rows):
             part = slice(first, min(first + rows, count))
