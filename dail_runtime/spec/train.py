@@ -108,7 +108,7 @@ class TrainSpec(Section):
     save_merged: bool = True
     """Also save the model with the adapter merged in."""
     workers: int = Field(default=1, ge=1, le=1024)
-    """Worker pods of the PyTorchJob; ignored on one machine."""
+    """Worker pods of the PyTorchJob; ignored on one machine, where training takes every visible GPU."""
 
     def total_epochs(self) -> float:
         """Passes over the kept traces, those of the warm-up included."""

@@ -4,6 +4,7 @@ Standard output carries events, one JSON object a line; everything else, also wh
 error. SIGTERM and SIGINT ask the stage to save and end with 143. Exit codes: dail_runtime/errors.py.
 
 Where torchrun's environment (RANK, WORLD_SIZE, ...) says that this is one of several ranks, rank 0 runs the task and the others follow.
+Where it says nothing, training on a machine with several GPUs becomes the launcher of its ranks (dail_runtime.train.launch).
 """
 
 from __future__ import annotations
@@ -20,11 +21,12 @@ from typing import Any, TextIO
 from dail_runtime.errors import DailError, Interrupted
 from dail_runtime.metrics import serve_metrics
 from dail_runtime.stages.base import end_process
-from dail_runtime.stages.follow import follow_task
+from dail_runtime.stages.follow import DISTRIBUTED, follow_task
 from dail_runtime.stages.jobs import load_saved_job
 from dail_runtime.stages.metrics import StageMetrics
 from dail_runtime.stages.run import LIVE, LOGGED, run_task
 from dail_runtime.store import open_store
+from dail_runtime.train import launch
 from dail_runtime.train.ranks import place
 
 # How long threads of the CPU's matrix library spin before they sleep. By default that is milliseconds: fast alone, ten times slower
@@ -41,6 +43,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--job", required=True, metavar="DIGEST", help="name of the saved job below the root's jobs/")
     parser.add_argument("--live", action="store_true", help=f"tell of progress every {LIVE:g} s, not every {LOGGED:g} s: someone watches")
     arguments = parser.parse_args(argv)
+    if arguments.task.split("/")[0] in DISTRIBUTED and launch.takes_ranks(os.environ):
+        return launch.main([arguments.task, "--run", arguments.run, "--job", arguments.job])
     events = _claim_stdout()
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())

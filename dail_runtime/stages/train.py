@@ -56,6 +56,8 @@ def run(ctx: StageContext) -> dict[str, Any]:
     meeting = joined(here, device, ctx.stop, ctx.abandon, check=lambda: check_device(here, device, ctx.abandon))
     world = ctx.held.enter_context(meeting)
     check_world(world, ctx.abandon)
+    if world.size > 1:
+        ctx.progress.say(f"{world.size} processes train together{', a GPU each' if device.type == 'cuda' else ''}.")
     tokenizer = world.lead_first(lambda: load_tokenizer(source))
     room = room_of(device, free_memory(), here.local_size)
     weights = parameter_count(model_folder(source)) * pick_dtype(source, device).itemsize

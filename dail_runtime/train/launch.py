@@ -91,6 +91,17 @@ def main(argv: list[str] | None = None) -> int:
     return run_ranks(command, [nodes.environment(rank) for rank in range(nodes.per_node)], grace=arguments.grace)
 
 
+def takes_ranks(environment: Mapping[str, str]) -> bool:
+    """Whether training here, in a process that is no rank yet, is for several processes: where several GPUs are visible, say."""
+    if environment.get("RANK"):
+        return False
+    try:
+        return processes(environment) > 1
+    except DailError:
+        # Said where it is certain that someone listens: by `main`.
+        return True
+
+
 def nodes_of(environment: Mapping[str, str], per_node: int) -> Nodes:
     """The machines that the environment describes, each with `per_node` processes.
 

@@ -19,6 +19,9 @@ from safetensors.torch import load
 from dail_runtime.stages.jobs import attempts_of, load_saved_job
 from dail_runtime.stages.run import run_task
 from dail_runtime.store import read_manifest
+from dailctl.backends.local import LocalBackend
+from dailctl.progress import View
+from dailctl.runs import Run
 from tests.support.ranks import free_port
 from tests.support.stage_process import REPOSITORY, SavedRun
 from tests.support.tiny import make_tiny_model
@@ -122,6 +125,20 @@ def test_two_ranks_make_one_attempt_and_the_result_of_one_rank(model: Path, tmp_
     # Again: both ranks see that it is done.
     code, events = launch(run, 2).end()
     assert (code, [event["event"] for event in events]) == (0, ["skipped"])
+
+
+def test_dailctl_run_trains_on_as_many_ranks_as_there_are_for_it(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = training_run(model, tmp_path, train={"objective": "contrastive", "epochs": 2})
+    job, content = load_saved_job(saved.root, saved.digest)
+    upto = [task for name, task in saved.tasks.items() if name.split("/")[0] in ("prepare", "rewrite", "select", "train")]
+    # Two processes on a CPU by the setting; where there are GPUs, as many as PyTorch sees.
+    for name, value in {"DAIL_DEVICE": "cpu", "PET_NPROC_PER_NODE": "2", "OMP_NUM_THREADS": "1"}.items():
+        monkeypatch.setenv(name, value)
+    LocalBackend(Run(job, content, tuple(upto), saved.root), View()).execute()
+    manifest = read_manifest(saved.at(TASK))
+    assert manifest is not None
+    assert "2 processes train together." in manifest.counts["notes"]
+    assert [attempt.state for attempt in attempts_of(saved.at(TASK))] == ["done"]
 
 
 def test_a_setting_that_cannot_work_ends_with_its_own_code_and_one_sentence(

@@ -9,7 +9,7 @@ import pytest
 from dail_runtime.errors import SetupError, UsageError
 from dail_runtime.train import launch
 from dail_runtime.train.elastic import Elastic, elastic_of
-from dail_runtime.train.launch import Nodes, nodes_of, processes
+from dail_runtime.train.launch import Nodes, nodes_of, processes, takes_ranks
 from dail_runtime.train.ranks import Place, place
 
 OPERATOR = {
@@ -95,6 +95,27 @@ def test_more_processes_than_gpus_are_refused(gpus: dict[str, int]) -> None:
     gpus["count"] = 4
     with pytest.raises(SetupError, match=r"8 processes were asked for \(PET_NPROC_PER_NODE\), but PyTorch sees 4 GPUs"):
         processes({"PET_NPROC_PER_NODE": "8"})
+
+
+@pytest.mark.parametrize(
+    ("visible", "variables", "several"),
+    [
+        (8, {}, True),
+        (1, {}, False),
+        (0, {}, False),
+        (8, {"DAIL_DEVICE": "cpu"}, False),
+        (0, {"PET_NPROC_PER_NODE": "2"}, True),
+        # One of the ranks already.
+        (8, {"RANK": "0", "WORLD_SIZE": "8"}, False),
+        # What is wrong there, the launcher says.
+        (0, {"DAIL_DEVICE": "cuda"}, True),
+    ],
+)
+def test_training_on_one_machine_takes_every_visible_gpu(
+    visible: int, variables: dict[str, str], several: bool, gpus: dict[str, int]
+) -> None:
+    gpus["count"] = visible
+    assert takes_ranks(variables) is several
 
 
 def test_an_elastic_range_of_one_is_a_number() -> None:
