@@ -5,10 +5,13 @@ log-softmaxes and lets autograd do the rest; it recomputes the references in eve
 
 tokens_per_s_vs_plain_loop: response tokens a second of the whole training, computing the references included, over the plain loop's.
 cached_epoch_vs_first: time of an epoch that finds the references kept, over that of the first, which computes them.
+lora_step_mfu: what a step with kept references has to compute, over what the device could compute meanwhile (see bench.mfu).
 
 Beside these it prints what checkpoints cost the loop: a training that saves after every step against one that saves at the end.
+On a GPU, in bfloat16 with gradient checkpointing, `--shape 8b` is Qwen3-8B with long traces; the plain loop, whose logits would not fit
+there, is then left out.
 
-    python -m bench.train [--hidden 256] [--layers 4] [--vocabulary 32768] [--rows 16] [--epochs 3] [--repeats 2]
+    python -m bench.train [--shape tiny|8b] [--rows 16] [--epochs 3] [--repeats 2]
 """
 
 from __future__ import annotations
@@ -19,11 +22,15 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from bench.common import interleaved, last_line
+from bench.mfu import peak_flops, step_flops
+from dail_runtime.models import free_device_memory, pick_device
 from dail_runtime.spec.train import TrainSpec
 from dail_runtime.stages.follow import Silent
 from dail_runtime.store import open_store
@@ -44,55 +51,103 @@ CLOSE = 2e-2
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m bench.train", description="Training against a plain loop.")
-    parser.add_argument("--hidden", type=int, default=256)
-    parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--vocabulary", type=int, default=32_768)
+    parser.add_argument("--shape", choices=SHAPES, default="tiny")
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=2)
     arguments = parser.parse_args()
-    bench = _Bench(arguments)
-    cases = {"saving": lambda: bench.dail(checkpoint_every=1), "dail": bench.dail, "plain": bench.plain}
+    bench = _Bench(SHAPES[arguments.shape], arguments)
+    cases = {"saving": lambda: bench.dail(checkpoint_every=1), "dail": bench.dail}
+    if SHAPES[arguments.shape].plain:
+        cases["plain"] = bench.plain
     speeds = interleaved(cases, arguments.repeats)
-    ours, theirs = bench.losses["dail"], bench.losses["plain"]
-    if abs(ours - theirs) > CLOSE * abs(theirs):
-        sys.exit(f"the two loops do not train the same: last losses {ours:.6g} and {theirs:.6g}")
-    print(f"response tokens a second over {arguments.epochs} epochs: dail {speeds['dail']:.0f}, plain {speeds['plain']:.0f}")
+    ratios: dict[str, float] = {}
+    print(f"response tokens a second over {arguments.epochs} epochs: {', '.join(f'{name} {speed:.0f}' for name, speed in speeds.items())}")
+    if "plain" in cases:
+        ours, theirs = bench.losses["dail"], bench.losses["plain"]
+        if abs(ours - theirs) > CLOSE * abs(theirs):
+            sys.exit(f"the two loops do not train the same: last losses {ours:.6g} and {theirs:.6g}")
+        ratios["tokens_per_s_vs_plain_loop"] = speeds["dail"] / speeds["plain"]
     print(f"a checkpoint after every step: {100 * (speeds['dail'] / speeds['saving'] - 1):.1f}% longer than one at the end")
     first, cached = bench.epochs
     print(f"epochs: the first {first:.2f} s, with references kept {cached:.2f} s")
-    last_line("train", {"tokens_per_s_vs_plain_loop": speeds["dail"] / speeds["plain"], "cached_epoch_vs_first": cached / first})
+    done, (peak, source) = bench.flops / cached, peak_flops(bench.device, bench.dtype)
+    print(f"a LoRA step: {done / 1e12:.3g} of {peak / 1e12:.3g} TFLOP/s ({source})")
+    last_line("train", {**ratios, "cached_epoch_vs_first": cached / first, "lora_step_mfu": done / peak})
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """A model and the traces it learns from."""
+
+    config: dict[str, Any]
+    """Of Qwen3."""
+    longer: int
+    """Traces and prompts are so many times as long."""
+    settings: dict[str, Any]
+    """How it is trained."""
+    plain: bool
+    """Whether there is room for the plain loop."""
+
+
+SHAPES = {
+    "tiny": _Shape(
+        {
+            "vocab_size": 32_768,
+            "hidden_size": 256,
+            "intermediate_size": 768,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 64,
+            "tie_word_embeddings": True,
+            "initializer_range": 0.1,
+        },
+        1,
+        {"microBatchTokens": 4096},
+        True,
+    ),
+    "8b": _Shape(
+        {
+            "vocab_size": 151_936,
+            "hidden_size": 4096,
+            "intermediate_size": 12_288,
+            "num_hidden_layers": 36,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "tie_word_embeddings": False,
+        },
+        10,
+        {"gradientCheckpointing": "on"},
+        False,
+    ),
+}
 
 
 class _Bench:
     """One model and its rows; every training starts from the same fresh adapter."""
 
-    def __init__(self, arguments: argparse.Namespace) -> None:
-        self._config = Qwen3Config(
-            vocab_size=arguments.vocabulary,
-            hidden_size=arguments.hidden,
-            intermediate_size=3 * arguments.hidden,
-            num_hidden_layers=arguments.layers,
-            num_attention_heads=arguments.hidden // 64,
-            num_key_value_heads=max(1, arguments.hidden // 128),
-            head_dim=64,
-            tie_word_embeddings=True,
-            initializer_range=0.1,
-        )
-        self._rows = _rows(arguments.rows, arguments.vocabulary)
-        self._spec = TrainSpec.model_validate(
-            {"batchSize": 8, "epochs": arguments.epochs, "microBatchTokens": 4096, "cacheReferences": "on"}
-        )
+    def __init__(self, shape: _Shape, arguments: argparse.Namespace) -> None:
+        self.device = pick_device()
+        self.dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        self._config = Qwen3Config(**shape.config)
+        self._rows = _rows(arguments.rows, self._config.vocab_size, shape.longer)
+        self._spec = TrainSpec.model_validate({"batchSize": 8, "epochs": arguments.epochs, "cacheReferences": "on", **shape.settings})
         self._course = Course(self._spec, len(self._rows), SEED)
         self.losses: dict[str, float] = {}
         """Loop -> loss of its last step."""
         self.epochs = (0.0, 0.0)
         """Seconds of the first epoch and of a later one, in the last training."""
+        self.flops = step_flops(self._config, self._rows)
+        """What a later epoch has to compute."""
 
     def _student(self, spec: TrainSpec) -> Student:
+        free_device_memory()
         torch.manual_seed(SEED)
-        model = Qwen3ForCausalLM(self._config).requires_grad_(False).eval()
-        return Student(model, spec.lora, seed=SEED, recompute=False)
+        with self.device:
+            model = Qwen3ForCausalLM._from_config(self._config, dtype=self.dtype).requires_grad_(False).eval()
+        return Student(model, spec.lora, seed=SEED, recompute=spec.gradient_checkpointing == "on")
 
     def dail(self, checkpoint_every: int = 1000) -> float:
         """Train; response tokens a second."""
@@ -126,7 +181,7 @@ class _Bench:
         began, tokens = time.perf_counter(), 0
         for step in range(self._course.total):
             rows = [self._rows[one] for one in self._course[step].rows]
-            mask = _padded([row.response for row in rows])[1].bool()
+            mask = _padded([row.response for row in rows])[1].bool().to(self.device)
             student.peft.train()
             log_student = torch.log_softmax(_logits(student, rows, "student"), -1)
             with torch.no_grad(), student.peft.disable_adapter():
@@ -159,12 +214,12 @@ class _Clock(Silent):
             self.epochs.append(time.perf_counter())
 
 
-def _rows(count: int, vocabulary: int) -> list[Row]:
-    """Ragged rows: references see a solution beside the problem."""
+def _rows(count: int, vocabulary: int, longer: int) -> list[Row]:
+    """Ragged rows, `longer` times as long as the shortest sensible ones: references see a solution beside the problem."""
     draw = random.Random(SEED)
 
     def ids(low: int, high: int) -> tuple[int, ...]:
-        return tuple(draw.randrange(vocabulary) for _ in range(draw.randint(low, high)))
+        return tuple(draw.randrange(vocabulary) for _ in range(draw.randint(longer * low, longer * high)))
 
     return [
         Row(f"p{number}", {"student": ids(40, 160), "teacher": ids(120, 400), "negative": ids(60, 200)}, ids(30, 200))
@@ -184,11 +239,11 @@ def _padded(sequences: list[tuple[int, ...]]) -> tuple[torch.Tensor, torch.Tenso
 def _logits(student: Student, rows: list[Row], context: str) -> torch.Tensor:
     """Logits [rows, longest response, V] that predict the responses, from the whole model's logits of the whole padded batch."""
     prompts = [row.prompts[context] for row in rows]  # type: ignore[index]
-    ids, mask = _padded([(*prompt, *row.response) for prompt, row in zip(prompts, rows, strict=True)])
+    ids, mask = (one.to(student.device) for one in _padded([(*prompt, *row.response) for prompt, row in zip(prompts, rows, strict=True)]))
     logits = student.causal(input_ids=ids, attention_mask=mask, use_cache=False).logits
     longest = max(len(row.response) for row in rows)
     starts = torch.tensor([len(prompt) - 1 for prompt in prompts])[:, None]
-    places = (starts + torch.arange(longest)).clamp_max(ids.shape[1] - 1)
+    places = (starts + torch.arange(longest)).clamp_max(ids.shape[1] - 1).to(student.device)
     chosen: torch.Tensor = logits.gather(1, places[:, :, None].expand(-1, -1, logits.shape[-1]))
     return chosen
 
