@@ -23,8 +23,9 @@ from dail_runtime.train.ranks import Place
 
 T = TypeVar("T")
 
-MEETING = timedelta(minutes=30)
-"""How long ranks wait for each other at the start: machines of a cluster pull their images at different speeds."""
+MEETING = timedelta(minutes=15)
+"""How long ranks wait for each other at the start: machines of a cluster pull their images at different speeds. Whoever starts them
+(the launcher, Kubeflow's operator) ends the others at once where one cannot start; this is for one whose machine never comes."""
 BUCKET_BYTES = 1 << 26
 """Gradients travel together in pieces of this size."""
 

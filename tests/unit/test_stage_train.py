@@ -15,7 +15,7 @@ from dail_runtime.errors import ModelError, ResultError
 from dail_runtime.stages.jobs import load_saved_job
 from dail_runtime.stages.run import run_task
 from dail_runtime.store import Manifest
-from tests.support.stage_process import SavedRun
+from tests.support.stage_process import SavedRun, run_stage
 from tests.support.tiny import make_tiny_model
 from tests.support.training import finish, training_run
 
@@ -25,9 +25,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_model(tmp_path_factory.mktemp("model"))
 
 
-def run(saved: SavedRun, task: str = "train/tuned") -> Manifest:
+def run(saved: SavedRun, task: str = "train/tuned", heard: list[dict[str, Any]] | None = None) -> Manifest:
     job, content = load_saved_job(saved.root, saved.digest)
-    return run_task(saved.root, job, content, task, lambda _: None)
+    return run_task(saved.root, job, content, task, (heard if heard is not None else []).append)
 
 
 def fetch(saved: SavedRun, folder: Path, prefix: str, task: str = "train/tuned") -> Path:
@@ -82,6 +82,27 @@ def test_variants_are_trained_by_their_own_settings(model: Path, tmp_path: Path)
     manifest = run(saved, "train/sft")
     assert manifest.counts["boxes_added"] == 6
     assert "sft: 6 of 6 expert solutions have no \\boxed answer" in manifest.counts["notes"][0]
+
+
+def test_what_memory_it_will_take_is_said_before_the_first_step(model: Path, tmp_path: Path) -> None:
+    heard: list[dict[str, Any]] = []
+    run(training_run(model, tmp_path, train={"objective": "contrastive", "epochs": 1, "saveMerged": False}), heard=heard)
+    plans = [number for number, event in enumerate(heard) if "A training process will take about" in event.get("sentence", "")]
+    computed = [number for number, event in enumerate(heard) if event["event"] == "progress"]
+    assert len(plans) == 1
+    assert plans[0] < min(computed)
+
+
+def test_gpus_that_were_asked_for_and_are_not_visible_end_the_process_within_a_minute(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    saved = training_run(model, tmp_path, train={})
+    monkeypatch.setenv("DAIL_DEVICE", "cuda")
+    ended = run_stage(saved, "train/tuned", timeout=60)
+    assert ended.code == 7
+    assert ended.events[-1]["message"] == "GPUs were asked for, but PyTorch sees none; check the driver, the image and CUDA_VISIBLE_DEVICES"
 
 
 def test_nothing_to_learn_from_is_an_error_that_says_why(model: Path, tmp_path: Path) -> None:
