@@ -348,11 +348,14 @@ def _stuck(live: Live, now: datetime) -> Failure | None:
         waits = _waits(pod, now)
         if waits is not None and waits.final:
             return Failure("final", waits.told, ClusterError.exit_code)
-        if is_over(pod) or pod["metadata"].get("deletionTimestamp"):
-            continue
         for ended in ends_of(pod):
-            # A container that is started again and again: a model server, whose Deployment never gives up.
             failure = failure_of(ended)
+            if is_over(pod) and failure.kind == "memory":
+                # Of an elastic group, whose operator would start it again for ever.
+                return failure
+            if is_over(pod) or pod["metadata"].get("deletionTimestamp"):
+                continue
+            # A container that is started again and again: a model server, whose Deployment never gives up.
             if failure.kind == "final" and failure.exit_code != UNEXPECTED:
                 return failure
             if ended.restarts >= CRASHES:

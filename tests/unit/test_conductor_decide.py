@@ -118,6 +118,15 @@ def test_memory_gets_one_more_try_and_then_the_setting_to_raise() -> None:
     assert "raise memory of" in (run.status.message or "")
 
 
+def test_a_pod_of_an_elastic_group_that_wants_memory_ends_the_attempt_though_the_operator_replaces_it() -> None:
+    run = Played(record=record_of("train/tuned"))
+    until(run, "train/tuned")
+    killed = pod("worker-1", phase="Failed", code=137, reason="OOMKilled", deleted="2026-01-01T00:00:30Z")
+    run.pods["train/tuned"] = [pod("worker-0"), killed]
+    run.step()
+    assert run.status.task("train/tuned").failures == {"memory": 1}
+
+
 def test_pods_that_the_cluster_takes_away_do_not_count_as_failures() -> None:
     run = Played(record=record_of("prepare", attempts=2))
     for _ in range(10):
