@@ -1,6 +1,6 @@
 """Whether the cluster has nodes that the run's pods fit on: labels, taints and size, as the scheduler sees them. Pure.
 
-What else runs there is not looked at: a full node is a matter of waiting, a wrong selector is not.
+What else runs there is not looked at: a full node, or one that is not ready just now, is a matter of waiting, a wrong selector is not.
 """
 
 from __future__ import annotations
@@ -12,6 +12,11 @@ from dail_runtime.spec.kubernetes import quantity
 from dailctl.kube.resources import Object
 from dailctl.preflight.finding import Finding, Pods
 
+PASSING = frozenset(
+    f"node.kubernetes.io/{condition}"
+    for condition in ("not-ready", "unreachable", "memory-pressure", "disk-pressure", "pid-pressure", "network-unavailable")
+)
+"""Taints by which the node controller says how a node is at the moment, not whom it is for."""
 REMEDY = "correct cluster.pools, or submit with --any-nodes where the cluster adds nodes on demand"
 
 
@@ -37,7 +42,7 @@ def unfit(pods: Iterable[Pods], nodes: Sequence[Object]) -> list[Finding]:
 
 
 def willing(spec: Mapping[str, Any], nodes: Sequence[Object]) -> list[Object]:
-    """The nodes that a pod of this spec could be on by its selector, affinity and tolerations, however full they are."""
+    """The nodes that a pod of this spec could be on by its selector, affinity and tolerations, however full they are just now."""
     return [node for node in nodes if _takes(node, spec)]
 
 
@@ -63,7 +68,8 @@ def _takes(node: Object, spec: Mapping[str, Any]) -> bool:
     affinity = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get("requiredDuringSchedulingIgnoredDuringExecution")
     if affinity and not any(_matches(term, node) for term in affinity.get("nodeSelectorTerms") or ()):
         return False
-    taints = [taint for taint in node["spec"].get("taints") or () if taint.get("effect") in ("NoSchedule", "NoExecute")]
+    lasting = (taint for taint in node["spec"].get("taints") or () if taint["key"] not in PASSING)
+    taints = [taint for taint in lasting if taint.get("effect") in ("NoSchedule", "NoExecute")]
     return all(any(_tolerates(one, taint) for one in spec.get("tolerations") or ()) for taint in taints)
 
 

@@ -49,6 +49,8 @@ TAINT = {"key": "gpu", "value": "yes", "effect": "NoSchedule"}
         (node(taints=[TAINT]), pods(tolerations=[{"key": "gpu", "value": "yes", "effect": "NoSchedule"}])),
         (node(taints=[TAINT]), pods(tolerations=[{"operator": "Exists"}])),
         (node(taints=[{**TAINT, "effect": "PreferNoSchedule"}]), pods()),
+        (node(taints=[{"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}]), pods()),
+        (node(taints=[{"key": "node.kubernetes.io/memory-pressure", "effect": "NoSchedule"}]), pods()),
         (node(labels={"zone": "a"}), pods(affinity=required({"key": "zone", "operator": "In", "values": ["a", "b"]}))),
         (node(labels={"age": "7"}), pods(affinity=required({"key": "age", "operator": "Gt", "values": ["6"]}))),
         (node("n7"), pods(affinity=required(fields=[{"key": "metadata.name", "operator": "In", "values": ["n7"]}]))),
