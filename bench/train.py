@@ -11,7 +11,7 @@ Beside these it prints what checkpoints cost the loop: a training that saves aft
 On a GPU, in bfloat16 with gradient checkpointing, `--shape 8b` is Qwen3-8B with long traces; the plain loop, whose logits would not fit
 there, is then left out.
 
-    python -m bench.train [--shape tiny|8b] [--rows 16] [--epochs 3] [--repeats 2]
+    python -m bench.train [--shape tiny|8b] [--rows 16] [--epochs 3] [--repeats 3]
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, default="tiny")
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     bench = _Bench(SHAPES[arguments.shape], arguments)
     cases = {"saving": lambda: bench.dail(checkpoint_every=1), "dail": bench.dail}
