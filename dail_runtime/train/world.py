@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -130,19 +131,12 @@ def joined(
         yield World(place, device)
         return
     store = _meet(place, stop)
-    own, second = store, _connection(store)
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-        # The store of torchrun's agent outlives restarts: names of this start alone, agreed upon beforehand.
-        _start_group(place, device, store)
-        box = [uuid.uuid4().hex]
-        dist.broadcast_object_list(box, 0, device=device)
-        own, second = PrefixStore(box[0], store), PrefixStore(box[0], second)
-    peers = Peers(second, place, stop, abandon)
+    peers = Peers(_connection(store), place, stop, abandon)
     try:
         check()
-        if not dist.is_initialized():
-            _start_group(place, device, store)
-        yield World(place, device, own)
+        backend, bound = ("nccl", device) if device.type == "cuda" else ("gloo", None)
+        dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.size, device_id=bound)
+        yield World(place, device, store)
         peers.leave()
         dist.destroy_process_group()
     except Interrupted:
@@ -154,11 +148,6 @@ def joined(
     finally:
         # The group is not taken down after a failure: that would wait for what can no longer happen, and the process ends anyway.
         peers.close()
-
-
-def _start_group(place: Place, device: torch.device, store: Store) -> None:
-    backend, bound = ("nccl", device) if device.type == "cuda" else ("gloo", None)
-    dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.size, device_id=bound)
 
 
 def _verdict(err: Exception, peers: Peers, place: Place) -> Exception:
@@ -183,7 +172,10 @@ def _meet(place: Place, stop: threading.Event) -> Store:
 
     def wait() -> None:
         try:
-            found.append(next(iter(rendezvous("env://", place.rank, place.size, timeout=MEETING)))[0])
+            store = next(iter(rendezvous("env://", place.rank, place.size, timeout=MEETING)))[0]
+            # The store of torchrun's agent outlives restarts: what an earlier start left there must not be taken for news.
+            outlives = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+            found.append(PrefixStore(name_of_this_start(store, place), store) if outlives else store)
         except (dist.DistError, RuntimeError, ValueError) as err:
             failed.append(err)
 
@@ -197,6 +189,35 @@ def _meet(place: Place, stop: threading.Event) -> Store:
         why = f"did not find the others ({_reason(failed[0])}); see whether all of them run and reach MASTER_ADDR"
         raise TransientError(f"rank {place.rank} of {place.size} {why}") from failed[0]
     return found[0]
+
+
+def name_of_this_start(store: Store, place: Place, limit: timedelta = MEETING) -> str:
+    """A name that all ranks agree on, and that nothing in the store had before they were started.
+
+    Rank 0 makes it up and tells it to whoever asks. Each asks by a word of its own, so that no answer to an earlier question is taken for
+    one to this; and rank 0 answers until each has said, by the new name, that it knows it.
+
+    Raises:
+        RuntimeError: not all ranks came.
+    """
+    own, until = uuid.uuid4().hex, time.monotonic() + limit.total_seconds()
+    missing = set(range(1, place.size)) if place.lead else {0}
+    if not place.lead:
+        store.set(f"dail/asks/{place.rank}", own)
+    name = own
+    while missing:
+        if time.monotonic() > until:
+            raise RuntimeError(f"rank {min(missing)} did not come within {limit.total_seconds():.0f} s")
+        if place.lead:
+            for rank in missing:
+                if store.check([f"dail/asks/{rank}"]):
+                    store.set(f"dail/told/{store.get(f'dail/asks/{rank}').decode()}", name)
+            missing = {rank for rank in missing if not store.check([f"dail/knows/{name}/{rank}"])}
+        elif store.check([f"dail/told/{own}"]):
+            name, missing = store.get(f"dail/told/{own}").decode(), set()
+            store.set(f"dail/knows/{name}/{place.rank}", "1")
+        time.sleep(0.05)
+    return name
 
 
 def _reason(err: Exception) -> str:

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -17,7 +18,7 @@ from dail_runtime.stages.base import end_process
 from dail_runtime.train import peers as module
 from dail_runtime.train.peers import Peers
 from dail_runtime.train.ranks import Place, place
-from dail_runtime.train.world import _reason, joined
+from dail_runtime.train.world import _reason, joined, name_of_this_start
 from tests.support.ranks import free_port, run_ranks, start_ranks, wait_all
 
 CPU = torch.device("cpu")
@@ -72,6 +73,25 @@ def test_a_rank_that_was_started_again_alone_ends_the_others_which_then_meet_ane
     with pytest.raises(TransientError, match="rank 1 was started again while the other ranks still waited"):
         both.join(1, both.stores[2])
     assert isinstance(both.ranks[0].reason(20), TransientError)
+
+
+def test_ranks_of_one_start_agree_on_a_name_whatever_an_earlier_one_left_in_the_store() -> None:
+    port, seconds = free_port(), timedelta(seconds=20)
+    server = TCPStore("127.0.0.1", port, is_master=True, timeout=seconds)
+    names: list[set[str]] = []
+    # The others come long before rank 0, and find all that the start before left.
+    for order in ([0, 1, 2], [2, 1, 0], [1, 2, 0]):
+        with ThreadPoolExecutor(3) as pool:
+            waiting = []
+            for rank in order:
+                store = TCPStore("127.0.0.1", port, is_master=False, timeout=seconds)
+                waiting.append(pool.submit(name_of_this_start, store, Place(rank, 3, rank, 3), seconds))
+                time.sleep(0.3)
+            names.append({one.result(20) for one in waiting})
+    assert [len(one) for one in names] == [1, 1, 1]
+    assert len(set.union(*names)) == 3
+    with pytest.raises(RuntimeError, match="rank 1 did not come within 0 s"):
+        name_of_this_start(server, Place(0, 3, 0, 3), timedelta(seconds=0.2))
 
 
 def test_rank_0_leaves_last(both: Both) -> None:
