@@ -7,7 +7,7 @@ import os
 import platform
 import statistics
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -18,6 +18,16 @@ Case = Callable[[], float]
 
 def interleaved(cases: Mapping[str, Case], repeats: int) -> dict[str, float]:
     """The median figure of each case. The cases take turns, so that a slow minute of the machine hits all of them."""
+    return {name: statistics.median(figures) for name, figures in turns(cases, repeats).items()}
+
+
+def ratio(found: Mapping[str, Sequence[float]], one: str, two: str) -> float:
+    """The median over the turns of what `one` is to `two`: figures of one turn met the same machine."""
+    return statistics.median(a / b for a, b in zip(found[one], found[two], strict=True))
+
+
+def turns(cases: Mapping[str, Case], repeats: int) -> dict[str, list[float]]:
+    """The figures of each case, which take turns."""
     found: dict[str, list[float]] = {name: [] for name in cases}
     for name, case in cases.items():
         case()  # Warm-up: memory, threads and kernels are set up by the first call.
@@ -26,7 +36,7 @@ def interleaved(cases: Mapping[str, Case], repeats: int) -> dict[str, float]:
         for name, case in cases.items():
             found[name].append(case())
             print(f"{turn + 1}/{repeats} {name}: {found[name][-1]:,.6g}", file=sys.stderr)
-    return {name: statistics.median(figures) for name, figures in found.items()}
+    return found
 
 
 def machine() -> dict[str, str | int | float]:

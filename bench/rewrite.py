@@ -9,10 +9,12 @@ schemes are: bench/vllm_schemes.py, and bench/transformers_schemes.py for the ra
 from __future__ import annotations
 
 import argparse
+import os
+import statistics
 import tempfile
 from pathlib import Path
 
-from bench.common import interleaved, last_line
+from bench.common import last_line, ratio, turns
 from bench.transformers_schemes import TransformersSchemes
 from bench.vllm_schemes import VllmSchemes
 from dail_runtime.spec.load import load_job
@@ -25,6 +27,7 @@ RATIOS = {
     "paired_vs_one_engine": ("paired", "one_engine"),
     "paired_vs_two_engines": ("paired", "two_engines"),
     "direct_vs_plain": ("direct", "plain"),
+    "plain_vs_stock": ("plain", "stock"),
     "fallback_vs_plain": ("fallback", "served_plain"),
     "transformers_plain_vs_generate": ("transformers_plain", "transformers_generate"),
     "transformers_mixed_vs_generate": ("transformers_mixed", "transformers_generate"),
@@ -51,6 +54,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.cpu_time and not arguments.quick:
         parser.error("--cpu-time goes with --quick: other processes have a time of their own")
+    # Several engines live side by side: each with as much for keys and values as the largest shape needs.
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")
     with tempfile.TemporaryDirectory() as folder:
         if arguments.smollm:
             spec = load_job(SMOLLM).spec.model
@@ -64,30 +69,33 @@ def _measure(spec: ModelSpec, arguments: argparse.Namespace) -> None:
     schemes = VllmSchemes(spec, **shape, cpu_time=arguments.cpu_time)
     try:
         names = ["plain", "direct", "ceiling", "paired", "one_engine"]
-        names += [] if arguments.quick else ["two_engines", "served_plain", "fallback"]
+        names += [] if arguments.quick else ["stock", "two_engines", "served_plain", "fallback"]
         cases = {name: getattr(schemes, name) for name in names}
         if not arguments.quick:
             other = TransformersSchemes(spec, problems=64, samples=8, max_tokens=160, batch_size=256)
             cases |= {f"transformers_{name}": getattr(other, name) for name in ("generate", "plain", "direct", "mixed")}
-        speed = interleaved(cases, arguments.repeats)
+        found = turns(cases, arguments.repeats)
+        share = schemes.processors_share()
         shares = {} if arguments.quick else _shares(schemes)
     finally:
         schemes.close()
-    for name, figure in speed.items():
-        print(f"{name:22} {figure:10,.0f} tokens/s")
-    for (responses, prompt), ratio in shares.items():
-        print(f"{responses:4} responses, prompts of {prompt:4}: paired is {ratio:.3f} of the ceiling, the plugin's share {1 - ratio:.3f}")
-    ratios = {name: speed[one] / speed[two] for name, (one, two) in RATIOS.items() if one in speed and two in speed}
-    last_line("rewrite", ratios | {f"paired_vs_ceiling_{n}x{prompt}": ratio for (n, prompt), ratio in shares.items()})
+    for name, figures in found.items():
+        print(f"{name:22} {statistics.median(figures):10,.0f} tokens/s")
+    print(f"the processor takes {share:.3f} of the time of paired decoding")
+    for (responses, prompt), (value, part) in shares.items():
+        print(f"{responses:4} responses, prompts of {prompt:4}: paired is {value:.3f} of the ceiling, the processor's share {part:.3f}")
+    ratios = {name: ratio(found, one, two) for name, (one, two) in RATIOS.items() if one in found and two in found}
+    ratios["processors_share"] = share
+    last_line("rewrite", ratios | {f"paired_vs_ceiling_{n}x{prompt}": value for (n, prompt), (value, _) in shares.items()})
 
 
-def _shares(schemes: VllmSchemes) -> dict[tuple[int, int], float]:
-    """How the part of the time that the plugin takes depends on what is drawn."""
+def _shares(schemes: VllmSchemes) -> dict[tuple[int, int], tuple[float, float]]:
+    """How paired decoding against the ceiling, and the processor's share of its time, depend on what is drawn."""
     found = {}
     for responses, prompt in SHAPES:
         schemes.shaped(responses, prompt)
-        speed = interleaved({"ceiling": schemes.ceiling, "paired": schemes.paired}, 3)
-        found[responses, prompt] = speed["paired"] / speed["ceiling"]
+        speed = turns({"ceiling": schemes.ceiling, "paired": schemes.paired}, 3)
+        found[responses, prompt] = ratio(speed, "paired", "ceiling"), schemes.processors_share()
     return found
 
 

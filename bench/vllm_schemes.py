@@ -7,8 +7,10 @@ plugin, both contexts in lockstep. `one_engine` is what one does without a plugi
 request to the student's context and one to the teacher's, all responses side by side, with prefix caching; its policy needs no
 second draw here (tau = 0 in effect), which flatters it.
 
-In processes of their own: `two_engines` is the same scheme with an engine for each context, as the authors run it; `served_plain` is
-a server without the plugin drawing the student's context, and `fallback` the same server in draft-and-verify.
+In processes of their own, stock vLLM: `stock` is `plain` on an engine that knows nothing of dail, with vLLM's own defaults;
+`two_engines` is the scheme of `one_engine` with an engine for each context, as the authors run it; `served_plain` is a server
+drawing the student's context, and `fallback` the same server in draft-and-verify, a quarter of the responses and few tokens of
+each, because it is so slow.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import AutoConfig
 
 from dail_runtime.models import model_folder, pick_device, pick_dtype
@@ -36,7 +39,7 @@ from tests.support.servers import vllm_server
 MIXED = MixedPolicy(kind="mixed", tau=0.8)
 FIRST_ID, LAST_ID = 32, 380
 """Prompts are random ids from this range: below are special tokens as a rule, above there may be none."""
-PLUGIN_OPTIONS = ("logits_processors", "scheduler_cls", "logprobs_mode")
+PLUGIN_OPTIONS = ("logits_processors", "scheduler_cls", "logprobs_mode", "async_scheduling")
 SERVER = "vllm.entrypoints.openai.api_server"
 
 
@@ -47,7 +50,7 @@ class VllmSchemes:
         """
         Args:
             prompt: Tokens of the student's prompts; the teacher's have twice as many.
-            few: Tokens per response of the schemes that take a request per token.
+            few: Tokens per response of the schemes that take a request per token, or thereabouts.
             cpu_time: Measure the time of this process instead of the wall clock: for shared CPUs and one thread; schemes in other
                 processes then make no sense.
         """
@@ -62,7 +65,11 @@ class VllmSchemes:
 
     def plain(self) -> float:
         """vLLM's own sampling of the student's context."""
-        return self._own([self._prompts(1)])
+        return self._own(self._engine.vllm, [self._prompts(1)])
+
+    def stock(self) -> float:
+        """The same, without the plugin."""
+        return self._own(self._others()[0], [self._prompts(1)])
 
     def direct(self) -> float:
         """The plugin's sampling of the student's context."""
@@ -70,7 +77,7 @@ class VllmSchemes:
 
     def ceiling(self) -> float:
         """vLLM's own sampling of both contexts, which know nothing of each other."""
-        return self._own([self._prompts(1), self._prompts(2)])
+        return self._own(self._engine.vllm, [self._prompts(1), self._prompts(2)])
 
     def paired(self) -> float:
         """The plugin's pairs."""
@@ -82,17 +89,35 @@ class VllmSchemes:
 
     def two_engines(self) -> float:
         """The same, an engine for each context."""
-        if self._apart is None:
-            self._apart = self._other_engine(), self._other_engine()
-        return self._per_token(*self._apart)
+        return self._per_token(*self._others())
 
     def served_plain(self) -> float:
         """The student's context on a server without the plugin."""
-        return self._drawn(self._server(), [self._prompts(1)], DirectPolicy())
+        return self._served_drawn([self._prompts(1)], DirectPolicy())
 
     def fallback(self) -> float:
         """Draft-and-verify on that server."""
-        return self._drawn(self._server(), [self._prompts(1), self._prompts(2)], MIXED)
+        return self._served_drawn([self._prompts(1), self._prompts(2)], MIXED)
+
+    def processors_share(self) -> float:
+        """Of the time of `paired`, the part that the plugin's logits processor takes. Says nothing on a GPU, which works on its own."""
+        from dail_runtime.rewrite.vllm_plugin.processor import PolicyProcessor
+
+        seconds, apply = 0.0, PolicyProcessor.apply
+
+        def timed(processor: PolicyProcessor, logits: torch.Tensor) -> torch.Tensor:
+            nonlocal seconds
+            begin = self._clock()
+            drawn = apply(processor, logits)
+            seconds += self._clock() - begin
+            return drawn
+
+        PolicyProcessor.apply = timed  # type: ignore[method-assign]
+        try:
+            speed = self.paired()
+            return seconds * speed / (self._count * self._tokens)
+        finally:
+            PolicyProcessor.apply = apply  # type: ignore[method-assign]
 
     def shaped(self, responses: int, prompt: int) -> None:
         """Other numbers from now on; no more responses than at the start."""
@@ -106,19 +131,25 @@ class VllmSchemes:
         # New ones for every turn: what the last turn left in the prefix cache helps nobody.
         return [[self._source.randrange(FIRST_ID, LAST_ID) for _ in range(factor * self._length)] for _ in range(self._count)]
 
-    def _drawn(self, engine: Engine, contexts: Sequence[list[list[int]]], policy: DirectPolicy | MixedPolicy) -> float:
+    def _served_drawn(self, contexts: Sequence[list[list[int]]], policy: DirectPolicy | MixedPolicy) -> float:
+        most = max(1, self._count // 4)
+        return self._drawn(self._server(), [prompts[:most] for prompts in contexts], policy, tokens=self._few)
+
+    def _drawn(
+        self, engine: Engine, contexts: Sequence[list[list[int]]], policy: DirectPolicy | MixedPolicy, *, tokens: int | None = None
+    ) -> float:
         requests = [
             Request(str(n), tuple(tuple(ids) for ids in both), (0,), problem_seed(0, "bench", "", str(n)))
             for n, both in enumerate(zip(*contexts, strict=True))
         ]
-        sampling = Sampling(self._tokens, 1.0, 1.0, policy, (), frozenset())
+        sampling = Sampling(tokens or self._tokens, 1.0, 1.0, policy, (), frozenset())
         begin = self._clock()
-        tokens = sum(len(sample.ids) for _, samples in engine.generate(requests, sampling) for sample in samples)
-        return tokens / (self._clock() - begin)
+        drawn = sum(len(sample.ids) for _, samples in engine.generate(requests, sampling) for sample in samples)
+        return drawn / (self._clock() - begin)
 
-    def _own(self, contexts: Sequence[list[list[int]]]) -> float:
+    def _own(self, engine: Any, contexts: Sequence[list[list[int]]]) -> float:
         begin = self._clock()
-        found = self._run(self._engine.vllm, [ids for both in zip(*contexts, strict=True) for ids in both], self._tokens)
+        found = self._run(engine, [ids for both in zip(*contexts, strict=True) for ids in both], self._tokens)
         return sum(map(len, found)) / len(contexts) / (self._clock() - begin)
 
     def _per_token(self, student: Any, teacher: Any) -> float:
@@ -162,6 +193,11 @@ class VllmSchemes:
         settings = arguments(folder, length=length, dtype=pick_dtype(self._spec, pick_device()))
         return {name: value for name, value in settings.items() if name not in PLUGIN_OPTIONS}
 
+    def _others(self) -> tuple[Any, Any]:
+        if self._apart is None:
+            self._apart = self._other_engine(), self._other_engine()
+        return self._apart
+
     def _other_engine(self) -> Any:
         """Stock vLLM in a process of its own."""
         from vllm.engine.arg_utils import EngineArgs
@@ -176,7 +212,11 @@ class VllmSchemes:
         if self._served is None:
             settings = {name: value for name, value in self._settings().items() if name != "skip_tokenizer_init"}
             log = Path(self._stack.enter_context(tempfile.TemporaryDirectory())) / "log"
-            words = [*as_options({**settings, "served_model_name": served_name(self._spec), "max_logprobs": -1, "max_num_seqs": 256})]
+            settings |= {"served_model_name": served_name(self._spec), "max_logprobs": -1, "max_num_seqs": 2 * self._count}
+            if pick_device().type == "cpu":
+                # As the README says: requests with a seed can end vLLM's CPU build where a prompt is read in parts.
+                settings["enable_chunked_prefill"] = False
+            words = as_options(settings)
             server = self._stack.enter_context(vllm_server(words, log, module=SERVER))
             engine = VllmHttpEngine(kind="vllm-http", servers=(server.url,), withoutPlugin="draft-and-verify", inFlight=self._count)
             self._served = VllmHttpGenerator.open(engine, self._spec)

@@ -137,7 +137,7 @@ def mixed(student: Tensor, teacher: Tensor, shaping: Shaping, tau: Tensor, tries
     """
     own = distribution(student, shaping)
     shown = distribution(teacher, shaping)
-    kept = own * (shown >= tau[:, None])
+    kept = own.masked_fill(shown < tau[:, None], 0.0)
     kept_mass = kept.sum(dim=-1)
     # A ratio of two sums of the same terms: exactly 1 where A covers the student's support, so that tau = 0 is the student.
     mass = (kept_mass / own.sum(dim=-1)).double()
@@ -145,9 +145,9 @@ def mixed(student: Tensor, teacher: Tensor, shaping: Shaping, tau: Tensor, tries
     from_student = uniform < accept
     rest = torch.where(from_student, uniform / accept, (uniform - accept) / (1 - accept))
     token = _inverse_cdf(torch.where(from_student[:, None], kept, shown), rest)
-    renormalised = kept / kept_mass.clamp_min(torch.finfo(torch.float32).tiny)[:, None]
+    renormalised = kept.div_(kept_mass.clamp_min(torch.finfo(torch.float32).tiny)[:, None])
     prob = accept * _at(renormalised, token) + (1 - accept) * _at(shown, token)
-    distance = accept * (renormalised - shown).abs().sum(dim=-1) / 2
+    distance = accept * renormalised.sub_(shown).abs_().sum(dim=-1) / 2
     return Draw(token, prob.log().float(), from_student, distance.float())
 
 
@@ -157,10 +157,14 @@ def _at(probs: Tensor, token: Tensor) -> Tensor:
 
 def _inverse_cdf(weights: Tensor, uniform: Tensor) -> Tensor:
     """The token [rows] at which the running sum of `weights` passes uniform times their total; never one of weight 0."""
-    reached = weights.cumsum(dim=-1)
+    reached, share = weights.cumsum(dim=-1), uniform.float().clamp_(0.0, _BELOW_ONE)
+    if weights.device.type == "cpu":
+        # One sum after the other: it never falls, and rises only at tokens that can be drawn. Rows of NaN find no token.
+        found = torch.searchsorted(reached, (reached[:, -1] * share)[:, None], right=True)[:, 0]
+        return found.clamp_max_(weights.shape[-1] - 1)
     # Parallel sums on a GPU need not rise strictly: what counts is the running sum AT tokens that can be drawn.
     reached.masked_fill_(weights == 0, 0.0)
-    goal = reached.amax(dim=-1) * uniform.float().clamp_(0.0, _BELOW_ONE)
+    goal = reached.amax(dim=-1) * share
     return (reached > goal[:, None]).to(torch.uint8).argmax(dim=-1)
 
 

@@ -56,31 +56,39 @@ def contexts_of(sampling: Sampling) -> int:
     return 2 if isinstance(sampling.policy, MixedPolicy) else 1
 
 
-def responses(requests: Iterable[Request], sampling: Sampling, length: int) -> Iterator[Response]:
-    """One after the other, those of a problem in a row: they share its prompts in the cache. A problem without samples gives one too.
+def limit_of(request: Request, sampling: Sampling, length: int) -> int:
+    """Most tokens of a response to `request`.
 
     Args:
         length: Most tokens of prompt plus response.
 
     Raises:
         ModelError: a prompt leaves no room for a response.
-        ValueError: a request does not fit the policy.
+        ValueError: the request does not fit the policy.
     """
     contexts = contexts_of(sampling)
+    if len(request.contexts) != contexts:
+        kind = sampling.policy.kind
+        raise ValueError(f"{request.key}: the policy {kind} takes {contexts} context(s), and the request has {len(request.contexts)}")
+    if len(set(request.samples)) != len(request.samples):
+        raise ValueError(f"{request.key}: a sample index is asked for twice")
+    longest = max(len(ids) for ids in request.contexts)
+    limit = min(sampling.max_tokens, length - longest)
+    if limit < 1 or not all(request.contexts):
+        raise ModelError(
+            f"{request.key}: a prompt of {longest} tokens leaves no room for a response within {length}; "
+            "shorten the problem or raise model.maxLength"
+        )
+    return limit
+
+
+def responses(requests: Iterable[Request], sampling: Sampling, length: int) -> Iterator[Response]:
+    """One after the other, those of a problem in a row: they share its prompts in the cache. A problem without samples gives one too.
+
+    Raises as `limit_of`.
+    """
     for request in requests:
-        if len(request.contexts) != contexts:
-            kind = sampling.policy.kind
-            raise ValueError(f"{request.key}: the policy {kind} takes {contexts} context(s), and the request has {len(request.contexts)}")
-        if len(set(request.samples)) != len(request.samples):
-            raise ValueError(f"{request.key}: a sample index is asked for twice")
-        longest = max(len(ids) for ids in request.contexts)
-        limit = min(sampling.max_tokens, length - longest)
-        if limit < 1 or not all(request.contexts):
-            raise ModelError(
-                f"{request.key}: a prompt of {longest} tokens leaves no room for a response within {length}; "
-                "shorten the problem or raise model.maxLength"
-            )
-        job = Job(request, limit)
+        job = Job(request, limit_of(request, sampling, length))
         for index in request.samples or (-1,):
             yield Response(job, index)
 

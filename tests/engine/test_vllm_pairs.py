@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from dail_runtime.errors import ModelError, SetupError
+from dail_runtime.errors import SetupError
 from dail_runtime.models import load_model, load_tokenizer
 from dail_runtime.rewrite.engine import Request, Sampling
 from dail_runtime.rewrite.policies import Shaping, distribution
@@ -23,21 +22,14 @@ from dail_runtime.rewrite.vllm_plugin import check
 from dail_runtime.rewrite.vllm_plugin.requests import Role, Row
 from dail_runtime.spec.model import ModelSpec
 from dail_runtime.spec.rewrite import DirectPolicy, MixedPolicy
-from tests.support.drawing import HOW, LENGTH, MIXED, drawn, prompt, requests
-from tests.support.require import require
-from tests.support.tiny import make_tiny_model
+from tests.support.drawing import HOW, LENGTH, MIXED, drawn, ends_at_once, fills_the_model, prompt, requests
+from tests.support.law import mixed_law, surprise
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def spec(tmp_path_factory: pytest.TempPathFactory) -> ModelSpec:
-    return ModelSpec(id=str(make_tiny_model(tmp_path_factory.mktemp("model"))))
-
-
-@pytest.fixture(scope="module")
 def engine(spec: ModelSpec) -> Iterator[VllmGenerator]:
-    require(importlib.util.find_spec("vllm"), "vLLM is not installed; install dail with the extra `vllm`")
     engine = VllmGenerator(
         Path(spec.id),
         load_tokenizer(spec),
@@ -57,7 +49,7 @@ def params(tokens: int, row: Row | None = None) -> Any:
     from vllm import SamplingParams
     from vllm.sampling_params import RequestOutputKind
 
-    extra = {} if row is None else {"logprobs": 0, "extra_args": row.to_args()}
+    extra = {} if row is None else {"extra_args": row.to_args()}
     return SamplingParams(
         temperature=0, max_tokens=tokens, ignore_eos=True, detokenize=False, output_kind=RequestOutputKind.FINAL_ONLY, **extra
     )
@@ -153,41 +145,21 @@ def test_first_tokens_follow_the_distribution_of_the_retry_loop(engine: VllmGene
     found = drawn(engine, [request], how)
     model = load_model(spec, device=torch.device("cpu"))
     logits = [model(torch.tensor([ids])).logits[:, -1] for ids in request.contexts]
-    student, teacher = (distribution(row, Shaping.of([1.2], [0.95]))[0].double() for row in logits)
-    # The loop written out: every round keeps a proposal the teacher finds likely, and passes the rest on.
-    exact, left = torch.zeros_like(student), 1.0
-    for _ in range(tries):
-        exact += left * student * (teacher >= tau)
-        left *= float((student * (teacher < tau)).sum())
-    exact += left * teacher
+    student, teacher = (distribution(row, Shaping.of([1.2], [0.95])).double() for row in logits)
+    exact = mixed_law(student, teacher, tau, tries)[0]
     seen = torch.bincount(torch.tensor([one.ids[0] for one in found.values()]), minlength=len(exact)).double()
     assert not seen[exact == 0].any()
-    usual = exact * count >= 5
-    expected = torch.cat([exact[usual] * count, exact[~usual].sum()[None] * count])
-    counted = torch.cat([seen[usual], seen[~usual].sum()[None]])
-    freedom = len(expected) - 1
-    chi = float(((counted - expected) ** 2 / expected.clamp_min(1e-9)).sum())
-    assert freedom > 5
-    assert chi < freedom + 4 * (2 * freedom) ** 0.5
+    assert surprise(exact * count, seen) < 4
     for one in islice(found.values(), 50):
         assert one.logprob == pytest.approx(float(exact[one.ids[0]].log()), abs=1e-4)
 
 
 def test_a_response_may_end_at_once(engine: VllmGenerator) -> None:
-    # More ids than the model has rows, as some models' files name them.
-    found = drawn(engine, requests(6, 2), replace(HOW, eos=frozenset(range(448))))
-    assert {(len(one.ids), one.finish) for one in found.values()} == {(1, "stop")}
+    ends_at_once(engine)
 
 
 def test_prompts_fill_the_model_up_to_the_last_token(engine: VllmGenerator) -> None:
-    source = random.Random(1)
-    long, nearly = (tuple(source.randrange(20, 300) for _ in range(size)) for size in (LENGTH - 1, LENGTH - 10))
-    short = prompt(source, 2, 20)
-    asked = [Request("full", (short, long), (0, 1), 1), Request("nearly", (nearly, short), (0, 1), 2)]
-    found = drawn(engine, asked, replace(HOW, eos=frozenset()))
-    assert {key: (len(one.ids), one.finish) for (key, _), one in found.items()} == {"full": (1, "length"), "nearly": (10, "length")}
-    with pytest.raises(ModelError, match="over: a prompt of 1024 tokens leaves no room"):
-        drawn(engine, [Request("over", (short, (*long, 30)), (0,), 1)], HOW)
+    fills_the_model(engine)
 
 
 def test_prompts_that_are_cached_whole_still_pair_up(engine: VllmGenerator) -> None:
@@ -243,8 +215,10 @@ def test_halves_that_drift_apart_fail_loudly_and_are_drawn_again(engine: VllmGen
 
     def disturbed(logits: torch.Tensor, rows: torch.Tensor, token: torch.Tensor, value: torch.Tensor) -> None:
         calls.append(len(rows))
-        # Every second call is the teachers'; once, some steps in, they get another token than the students.
-        force(logits, rows, (token + 1) % 300 if len(calls) == 20 else token, value)
+        force(logits, rows, token, value)
+        if len(calls) == 10:
+            # Once, some steps in, the teachers get another token than the students.
+            force(logits, rows[1:], (token + 1) % 300, value[1:])
 
     monkeypatch.setattr(processor, "_force", disturbed)
     before = engine.scheduler.drawn
@@ -282,7 +256,7 @@ def test_requests_that_vllm_would_change_are_refused(engine: VllmGenerator) -> N
     from vllm.exceptions import VLLMValidationError
 
     settings = params(5, half("single", ""))
-    for name, value in (("temperature", 0.7), ("logprobs", None), ("repetition_penalty", 1.2)):
+    for name, value in (("temperature", 0.7), ("logprobs", 0), ("repetition_penalty", 1.2)):
         changed = settings.clone()
         setattr(changed, name, value)
         with pytest.raises(VLLMValidationError, match="requests with dail's arguments"):
@@ -298,4 +272,8 @@ def test_a_changed_hook_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         check.check_version()
     monkeypatch.setattr(check, "HOOKS", ((where, "vanished", ("self",)),))
     with pytest.raises(SetupError, match=r"which this vLLM .* lacks"):
+        check.check_version()
+    monkeypatch.setattr(check, "HOOKS", ())
+    monkeypatch.setattr(check, "FIELDS", ((check.FIELDS[0][0], ("req_id", "vanished")),))
+    with pytest.raises(SetupError, match=r"NewRequestData having vanished, which this vLLM .* lacks"):
         check.check_version()

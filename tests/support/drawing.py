@@ -1,10 +1,14 @@
-"""Requests for engines under test, and what they drew."""
+"""Requests for engines under test, what they drew, and what all of them must do."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
+import pytest
+
+from dail_runtime.errors import ModelError
 from dail_runtime.records import Sample
 from dail_runtime.rewrite.engine import Engine, Request, Sampling
 from dail_runtime.spec.rewrite import MixedPolicy
@@ -40,3 +44,22 @@ def collected(ended: Iterable[tuple[Request, tuple[Sample, ...]]], asked: Sequen
     assert len(found) == len(pairs)
     assert found.keys() == {(request.key, index) for request in asked for index in request.samples}
     return found
+
+
+def fills_the_model(engine: Engine) -> None:
+    """Fails unless prompts of an engine with LENGTH may leave room for a single token, and no longer ones are taken."""
+    source = random.Random(1)
+    long, nearly = (tuple(source.randrange(20, 300) for _ in range(size)) for size in (LENGTH - 1, LENGTH - 10))
+    short = prompt(source, 2, 20)
+    asked = [Request("full", (short, long), (0, 1), 1), Request("nearly", (nearly, short), (0, 1), 2)]
+    found = drawn(engine, asked, replace(HOW, eos=frozenset()))
+    assert {key: (len(one.ids), one.finish) for (key, _), one in found.items()} == {"full": (1, "length"), "nearly": (10, "length")}
+    with pytest.raises(ModelError, match="over: a prompt of 1024 tokens leaves no room"):
+        drawn(engine, [Request("over", (short, (*long, 30)), (0,), 1)], HOW)
+
+
+def ends_at_once(engine: Engine) -> None:
+    """Fails unless responses may consist of the token that ends them."""
+    # More ids than the model has rows, as some models' files name them.
+    found = drawn(engine, requests(6, 2), replace(HOW, eos=frozenset(range(448))))
+    assert {(len(one.ids), one.finish) for one in found.values()} == {(1, "stop")}

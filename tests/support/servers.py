@@ -62,7 +62,9 @@ def start_server(words: Sequence[str], log: Path, *, port: int | None = None, mo
     port = port or free_port()
     own, cut, vllm = (list(words), [], []) if "--" not in words else _cut(list(words))
     command = [sys.executable, "-m", module, *own, "--host", "127.0.0.1", "--port", str(port), *cut, *vllm]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    # An engine inside this process may have left its own settings here.
+    own_processes = {"VLLM_ENABLE_V1_MULTIPROCESSING": "1", "VLLM_LOGGING_STREAM": "ext://sys.stdout"}
+    environment = {**os.environ, **own_processes, "OMP_NUM_THREADS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, cwd=REPOSITORY, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True

@@ -19,7 +19,7 @@ from dail_runtime.rewrite.vllm_http.faults import Unfit, retry_after
 from dail_runtime.rewrite.vllm_http.naming import served_name
 from dail_runtime.rewrite.vllm_http.replicas import Needed, Replica, Replicas, _check_models
 from dail_runtime.rewrite.vllm_http.wire import GarbledReply, drawn_by_vllm, read_completion, refusal
-from dail_runtime.rewrite.vllm_plugin.requests import PROBE, Row, speaks
+from dail_runtime.rewrite.vllm_plugin.requests import PROBE, RESULTS, Row, speaks
 from dail_runtime.spec.model import ModelSpec
 from dail_runtime.spec.rewrite import VllmHttpEngine
 from dail_runtime.spec.servers import Server, servers_in_effect
@@ -64,16 +64,18 @@ def test_an_address_of_version_6_is_bracketed_and_counts_only_alone() -> None:
     assert [one.ip for one in asyncio.run(resolve(Server.parse("http://localhost:1")))] == ["127.0.0.1"]
 
 
-def reply(**changes: Any) -> dict[str, Any]:
-    choice = {"token_ids": [5, 6], "logprobs": {"token_logprobs": [-0.5, -1]}, "finish_reason": "stop", "stop_reason": 6}
-    return {"choices": [{**choice, **changes}]}
+def reply(*results: Any, **changes: Any) -> dict[str, Any]:
+    choice = {"token_ids": [5, 6], "finish_reason": "stop", "stop_reason": 6}
+    return {"choices": [{**choice, **changes}], "kv_transfer_params": {RESULTS: list(results or (-0.5, -1))}}
 
 
 def test_replies_are_read_and_garbled_ones_refused() -> None:
-    done = read_completion(reply())
+    done = read_completion(reply(), plugin=True)
     assert (done.ids, done.values, done.finish, done.reason) == ((5, 6), (-0.5, -1.0), "stop", None)
-    ended = read_completion(reply(finish_reason="abort", token_ids=[5], stop_reason="its mate was aborted"))
+    ended = read_completion(reply(finish_reason="abort", token_ids=[5], stop_reason="its mate was aborted"), plugin=True)
     assert (ended.finish, ended.reason, ended.values) == ("abort", "its mate was aborted", ())
+    plain = {**reply(), "kv_transfer_params": None}
+    assert read_completion(plain, plugin=False).ids == (5, 6)
     for broken in (
         {},
         [],
@@ -81,14 +83,15 @@ def test_replies_are_read_and_garbled_ones_refused() -> None:
         reply(token_ids=None),
         reply(token_ids=[5, -1]),
         reply(token_ids=[5, True]),
-        reply(logprobs=None),
-        reply(logprobs={"token_logprobs": [-0.5]}),
-        reply(logprobs={"token_logprobs": [-0.5, None]}),
-        reply(logprobs={"token_logprobs": [-0.5, float("nan")]}),
-        {"choices": [reply()["choices"][0]] * 2},
+        plain,
+        {**plain, "kv_transfer_params": {}},
+        reply(-0.5),
+        reply(-0.5, None),
+        reply(-0.5, float("nan")),
+        {**reply(), "choices": reply()["choices"] * 2},
     ):
         with pytest.raises(GarbledReply):
-            read_completion(broken)
+            read_completion(broken, plugin=True)
 
 
 def test_a_request_names_every_setting_that_a_server_could_fill_in() -> None:

@@ -19,12 +19,13 @@ from dail_runtime.rewrite.vllm_http.addresses import Address
 from dail_runtime.rewrite.vllm_http.driver import Driver
 from dail_runtime.rewrite.vllm_http.faults import Busy, Lost
 from dail_runtime.rewrite.vllm_http.replicas import Needed, Replica, Replicas
+from dail_runtime.rewrite.vllm_plugin.requests import RESULTS
 from dail_runtime.spec.rewrite import MixedPolicy
 from dail_runtime.spec.servers import Server
 
 HOW = Sampling(5, 1.0, 1.0, MixedPolicy(kind="mixed", tau=0.5), (), frozenset({9}))
 Answer = Callable[[str, int], Any]
-"""From the half's role and the number of the pair to a choice, or to an exception."""
+"""From the half's role and the number of the pair to a reply, or to an exception."""
 
 
 class Canned:
@@ -51,16 +52,17 @@ class Canned:
             raise
         if isinstance(answer, Exception):
             raise answer
-        return {"choices": [answer]}
+        return answer
 
 
 def whole(role: str, *ids: int) -> dict[str, Any]:
     values = [-0.5 if role == "student" else 2.25] * len(ids)
-    return {"token_ids": list(ids), "logprobs": {"token_logprobs": values}, "finish_reason": "stop", "stop_reason": None}
+    choice = {"token_ids": list(ids), "finish_reason": "stop", "stop_reason": None}
+    return {"choices": [choice], "kv_transfer_params": {RESULTS: values}}
 
 
 def ended(reason: str | None) -> dict[str, Any]:
-    return {"token_ids": [], "logprobs": None, "finish_reason": "abort", "stop_reason": reason}
+    return {"choices": [{"token_ids": [], "finish_reason": "abort", "stop_reason": reason}], "kv_transfer_params": None}
 
 
 def draw(monkeypatch: pytest.MonkeyPatch, client: Canned) -> tuple[Sample, Replicas]:
@@ -97,7 +99,7 @@ def test_both_halves_make_the_sample(monkeypatch: pytest.MonkeyPatch) -> None:
         whole("teacher", 3, 4, 9),
         whole("teacher", 3, 99),
         whole("teacher", 3, 4, 5, 6, 7, 8),
-        {"token_ids": [3, 9]},
+        {"choices": [{"token_ids": [3, 9]}]},
         Lost("reset"),
         Busy("HTTP 503", None),
         Busy("HTTP 429", 0.01),

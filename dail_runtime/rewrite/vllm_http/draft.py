@@ -159,6 +159,6 @@ class _Work:
     def _body(self, context: int, tokens: int, **changes: Any) -> dict[str, Any]:
         what = self._what
         self._asked += 1
-        settings = {"temperature": what.temperature, "top_p": what.top_p, "logprobs": None, **changes}
+        settings = {"temperature": what.temperature, "top_p": what.top_p, **changes}
         ids = [*what.contexts[context], *self.ids]
         return drawn_by_vllm(what.model, ids, tokens, sorted(what.stop), seed=what.seed(self._asked), suppress=what.suppress, **settings)

@@ -152,7 +152,7 @@ class Driver:
 
     async def _ask(self, replica: Replica, response: Response, body: dict[str, Any]) -> Completion:
         try:
-            done = read_completion(await self._post(replica, response, body))
+            done = read_completion(await self._post(replica, response, body), plugin=replica.plugin)
         except GarbledReply as err:
             raise Lost(str(err)) from None
         if done.finish in ("stop", "length"):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dail_runtime.rewrite.vllm_plugin.requests import Row
+from dail_runtime.rewrite.vllm_plugin.requests import RESULTS, Row
 
 COMPLETIONS = "/v1/completions"
 MODELS = "/v1/models"
@@ -38,7 +38,7 @@ class Completion:
     ids: tuple[int, ...]
     """Response token ids, the one that ended it included."""
     values: tuple[float, ...]
-    """vLLM's log-probability of each, or what the plugin tells in its place."""
+    """What the plugin tells about each; empty where vLLM drew them."""
     finish: str
     """`stop`, `length` or `abort`."""
     reason: str | None
@@ -55,7 +55,6 @@ def drawn_by_plugin(model: str, ids: Sequence[int], limit: int, stop: Sequence[i
         "stop_token_ids": list(stop),
         "temperature": 0.0,
         "top_p": 1.0,
-        "logprobs": 0,
         "vllm_xargs": row.to_args(),
     }
 
@@ -70,9 +69,13 @@ def drawn_by_vllm(
     top_p: float,
     seed: int,
     suppress: Sequence[int] = (),
-    logprobs: int | None = 0,
+    logprobs: int | None = None,
 ) -> dict[str, Any]:
-    """A request that vLLM's own sampler serves. `suppress` lowers logits by 100, the most the API offers: never, for all purposes."""
+    """A request that vLLM's own sampler serves.
+
+    The seed keeps servers that were started anew from drawing again what they drew before; what vLLM's CPU build must be told for
+    it is in the README. `suppress` lowers logits by 100, the most the API offers: never, for all purposes.
+    """
     body = {
         **_NEUTRAL,
         "model": model,
@@ -87,8 +90,11 @@ def drawn_by_vllm(
     return {**body, "logit_bias": {str(id_): -100 for id_ in suppress}} if suppress else body
 
 
-def read_completion(reply: Any) -> Completion:
+def read_completion(reply: Any, *, plugin: bool) -> Completion:
     """The one choice of a reply.
+
+    Args:
+        plugin: Whether the plugin drew it.
 
     Raises:
         GarbledReply: it lacks something.
@@ -96,15 +102,15 @@ def read_completion(reply: Any) -> Completion:
     try:
         (choice,) = reply["choices"]
         ids = tuple(choice["token_ids"] or ())
-        values = tuple((choice["logprobs"] or {}).get("token_logprobs") or ())
+        values = tuple((reply.get("kv_transfer_params") or {}).get(RESULTS) or ()) if plugin else ()
         finish, reason = choice["finish_reason"], choice.get("stop_reason")
     except (KeyError, TypeError, ValueError, AttributeError) as err:
         raise GarbledReply(f"the reply is no completion with token ids ({type(err).__name__}: {err})") from None
     if finish != "abort":
         if not ids or not all(type(id_) is int and id_ >= 0 for id_ in ids):
             raise GarbledReply("the reply holds no token ids")
-        if len(values) != len(ids) or not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
-            raise GarbledReply(f"the reply holds {len(ids)} tokens and {len(values)} log-probabilities")
+        if plugin and (len(values) != len(ids) or not all(isinstance(value, int | float) and math.isfinite(value) for value in values)):
+            raise GarbledReply(f"the reply holds {len(ids)} tokens and {len(values)} results")
     return Completion(ids, tuple(map(float, values)) if finish != "abort" else (), str(finish), reason if isinstance(reason, str) else None)
 
 

@@ -33,6 +33,14 @@ HOOKS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 )
 """Where, which method, with which parameters: everything the plugin overrides or calls that vLLM does not promise to keep."""
 
+FIELDS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("vllm.v1.core.sched.output:NewRequestData", ("req_id", "sampling_params")),
+    ("vllm.v1.core.sched.output:SchedulerOutput", ("scheduled_new_reqs", "total_num_scheduled_tokens")),
+    ("vllm.v1.outputs:ModelRunnerOutput", ("req_ids", "sampled_token_ids", "logprobs")),
+    ("vllm.v1.engine:EngineCoreOutput", ("new_token_ids", "finish_reason", "stop_reason", "kv_transfer_params")),
+)
+"""Where, and what the plugin reads or fills in there."""
+
 
 def check_version() -> None:
     """Refuse another series of vLLM, or one whose hooks differ.
@@ -50,9 +58,8 @@ def check_version() -> None:
     if not version.startswith(f"{VERSION}."):
         raise SetupError(f"dail's vLLM plugin is made for vLLM {VERSION}.x, and this is {version}; install vllm=={VERSION}.*")
     for where, method, expected in HOOKS:
-        module, _, name = where.partition(":")
         try:
-            found = tuple(inspect.signature(getattr(getattr(importlib.import_module(module), name), method)).parameters)
+            found = tuple(inspect.signature(getattr(_class(where), method)).parameters)
         except (ImportError, AttributeError) as err:
             raise SetupError(f"dail's vLLM plugin relies on {where}.{method}, which this vLLM {version} lacks ({err})") from None
         if found != expected:
@@ -60,6 +67,22 @@ def check_version() -> None:
                 f"dail's vLLM plugin relies on {where}.{method} taking {', '.join(expected)}, and in this vLLM {version} it takes "
                 f"{', '.join(found)}; install a release of vLLM {VERSION} as it was published"
             )
+
+    for where, names in FIELDS:
+        try:
+            lacking = set(names) - inspect.get_annotations(_class(where)).keys()
+        except (ImportError, AttributeError) as err:
+            raise SetupError(f"dail's vLLM plugin relies on {where}, which this vLLM {version} lacks ({err})") from None
+        if lacking:
+            raise SetupError(
+                f"dail's vLLM plugin relies on {where} having {', '.join(sorted(lacking))}, which this vLLM {version} lacks; "
+                f"install a release of vLLM {VERSION} as it was published"
+            )
+
+
+def _class(where: str) -> Any:
+    module, _, name = where.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def check_settings(config: Any) -> None:

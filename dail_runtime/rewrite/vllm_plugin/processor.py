@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, MoveDirectionality
@@ -25,8 +24,9 @@ if TYPE_CHECKING:
     from vllm import SamplingParams
     from vllm.config import VllmConfig
 
-_ROWS = 64
-"""Rows drawn at once. A draw holds some ten fp32 matrices of rows x vocabulary, which vLLM's memory budget does not know of."""
+_CELLS = 10_000_000
+"""Rows x vocabulary that are drawn at once. A draw holds some ten fp32 matrices of that size, which vLLM's memory budget does not
+know of."""
 
 
 class PolicyProcessor(LogitsProcessor):  # type: ignore[misc]
@@ -39,8 +39,8 @@ class PolicyProcessor(LogitsProcessor):  # type: ignore[misc]
             return
         if sampling_params.temperature != 0 or sampling_params.n != 1:
             raise ValueError("requests with dail's arguments need temperature 0 and n 1: the plugin draws, not vLLM")
-        if sampling_params.logprobs is None:
-            raise ValueError("requests with dail's arguments need logprobs 0: results come back in them")
+        if sampling_params.num_logprobs is not None:
+            raise ValueError("requests with dail's arguments take no logprobs: what they would tell is not the model's")
         penalties = (sampling_params.presence_penalty, sampling_params.frequency_penalty, sampling_params.repetition_penalty - 1)
         if any(penalties) or sampling_params.logit_bias or sampling_params.min_tokens or sampling_params.bad_words:
             raise ValueError("requests with dail's arguments take no penalties, logit_bias, bad_words or min_tokens")
@@ -84,7 +84,7 @@ class PolicyProcessor(LogitsProcessor):  # type: ignore[misc]
         if self._groups is None:
             self._groups = list(_groups(self._rows, self._device, self._vocabulary))
         for group in self._groups:
-            noise = torch.tensor([live.uniform() for live in group.rows], dtype=torch.float64)
+            noise = torch.tensor([live.uniform() for live in group.members], dtype=torch.float64)
             noise = noise.pin_memory().to(self._device, non_blocking=True) if self._pin else noise.to(self._device)
             group.draw(logits, noise)
         return logits
@@ -95,68 +95,74 @@ class _Live:
 
     def __init__(self, row: Row, drawn: list[int]) -> None:
         self.row = row
-        self._drawn = drawn
+        self.drawn = drawn
         """vLLM's own list of the row's tokens: it grows as they are drawn."""
-        self._block, self._noise = -1, np.empty(0)
+        self.start = -BLOCK
+        """Tokens before the first one that `noise` is for."""
+        self.noise: list[float] = []
+        """Uniforms of a block of tokens."""
 
     def uniform(self) -> float:
         """Of the next token."""
-        step = len(self._drawn)
-        if step // BLOCK != self._block:
-            self._block = step // BLOCK
-            self._noise = uniforms(self.row.seed, self.row.sample, self._block)
-        return float(self._noise[step % BLOCK])
+        place = len(self.drawn) - self.start
+        if place >= BLOCK:
+            block, place = divmod(len(self.drawn), BLOCK)
+            self.start, self.noise = block * BLOCK, uniforms(self.row.seed, self.row.sample, block).tolist()
+        return self.noise[place]
 
 
 @dataclass(frozen=True)
 class _Group:
     """Rows that are drawn in one go: all single or all pairs, with the same suppressed ids."""
 
-    rows: Sequence[_Live]
-    """Whose uniforms are used: single rows, or the students."""
-    own: Tensor
-    """[rows] int64, their places in the batch."""
-    teacher: Tensor | None
-    """[rows] int64, the places of their teachers; None for single rows."""
+    members: Sequence[_Live]
+    """The single rows, or the students: their uniforms are used."""
+    rows: Tensor
+    """[1, rows] int64, the places of single rows in the batch; for pairs [2, rows], students and teachers."""
+    contexts: Sequence[Tensor]
+    """The same, one by one."""
     shaping: policies.Shaping
     tau: Tensor
     tries: Tensor
 
     def draw(self, logits: Tensor, noise: Tensor) -> None:
-        """Draw, and write the token and what is to be told into `logits`."""
-        if self.teacher is None:
-            told = policies.direct(logits[self.own], self.shaping, noise)
-            _force(logits, self.own, told.token, told.logprob.clamp(LEAST_LOGPROB, 0.0))
-            return
-        told = policies.mixed(logits[self.own], logits[self.teacher], self.shaping, self.tau, self.tries, noise)
-        _force(logits, self.own, told.token, told.logprob.clamp(LEAST_LOGPROB, 0.0))
-        distance = torch.where(told.logprob.isnan(), torch.nan, told.distance.clamp(0.0, 1.0) + 2.0 * told.student)
-        _force(logits, self.teacher, told.token, distance)
+        """Draw, and leave of each row of `logits` one token, with what is to be told as its logit."""
+        one, *other = (logits[rows] for rows in self.contexts)
+        if not other:
+            drawn = policies.direct(one, self.shaping, noise)
+            told = drawn.logprob.clamp_max(0.0)[None]
+        else:
+            drawn = policies.mixed(one, other[0], self.shaping, self.tau, self.tries, noise)
+            told = torch.stack([drawn.logprob.clamp_max(0.0), torch.add(drawn.distance.clamp(0.0, 1.0), drawn.student, alpha=2.0)])
+        _force(logits, self.rows, drawn.token, told.nan_to_num(nan=BROKEN, neginf=LEAST_LOGPROB))
 
 
 def _force(logits: Tensor, rows: Tensor, token: Tensor, value: Tensor) -> None:
-    logits.index_fill_(0, rows, -torch.inf)
-    logits[rows, token] = value.nan_to_num(nan=BROKEN)
+    """Leave `token` [rows] alone in each of `rows` [contexts, rows], with the logit `value`."""
+    logits.index_fill_(0, rows.flatten(), -torch.inf)
+    logits[rows, token] = value
 
 
 def _groups(rows: dict[int, _Live], device: torch.device, vocabulary: int) -> Iterator[_Group]:
     """Sort the batch into groups. A half whose mate is not in the batch is not drawn for: the scheduler lets it read only."""
     teachers = {live.row.pair: index for index, live in rows.items() if live.row.role == "teacher"}
-    found: dict[tuple[bool, tuple[int, ...]], list[tuple[int, int]]] = {}
+    found: dict[tuple[bool, tuple[int, ...]], list[tuple[int, ...]]] = {}
     for index, live in sorted(rows.items()):
         single = live.row.role == "single"
         if single or (live.row.role == "student" and live.row.pair in teachers):
-            found.setdefault((single, live.row.suppress), []).append((index, index if single else teachers[live.row.pair]))
-    for (single, unwanted), places in found.items():
+            found.setdefault((single, live.row.suppress), []).append((index,) if single else (index, teachers[live.row.pair]))
+    most = max(1, _CELLS // vocabulary)
+    for (_, unwanted), places in found.items():
         suppress = [id_ for id_ in unwanted if id_ < vocabulary]
-        for start in range(0, len(places), _ROWS):
-            own, shown = zip(*places[start : start + _ROWS], strict=True)
-            members = [rows[index] for index in own]
+        for start in range(0, len(places), most):
+            chosen = places[start : start + most]
+            members = [rows[own] for own, *_ in chosen]
             settings = [live.row for live in members]
+            places_of = torch.tensor(chosen, device=device).T.contiguous()
             yield _Group(
-                rows=members,
-                own=torch.tensor(own, device=device),
-                teacher=None if single else torch.tensor(shown, device=device),
+                members=members,
+                rows=places_of,
+                contexts=tuple(places_of),
                 shaping=policies.Shaping.of(
                     [row.temperature for row in settings], [row.top_p for row in settings], suppress=suppress, device=device
                 ),

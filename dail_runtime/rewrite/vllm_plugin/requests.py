@@ -1,11 +1,15 @@
 """What a request tells the plugin, in the flat arguments that also fit through HTTP (`vllm_xargs`), and what comes back.
 
-Results travel in the one number that vLLM returns for each token, its "log-probability". With --logprobs-mode
-processed_logits that is the token's logit after all processors, and the processor decides what it is:
+Of each token one number comes back:
 
     student half, single row    log-probability of the token under the distribution it was drawn from (at most 0)
     teacher half                total variation distance, plus 2 where the student's branch drew
     either, broken logits       BROKEN
+
+From the processor to the scheduler it travels as vLLM's "log-probability" of the token: with --logprobs-mode processed_logits that
+is the token's logit after all processors, and the processor decides what it is. The scheduler keeps it, so that vLLM need not handle
+log-probabilities token by token, and hands the whole response's over at its end, in `kv_transfer_params` under RESULTS: the one
+field of vLLM's that a scheduler may fill and that every interface returns. It is free, because the plugin refuses settings that use it.
 """
 
 from __future__ import annotations
@@ -17,11 +21,13 @@ from typing import Any, Literal
 Role = Literal["single", "student", "teacher"]
 
 PREFIX = "dail_"
-PROTOCOL = 1
+PROTOCOL = 2
 """Number of this set of arguments and values; raised when either changes."""
 PROBE = PREFIX + "probe"
 """An argument that is always refused, in words that say which protocol the plugin speaks: how a client finds out over HTTP."""
 _SPOKEN = "dail's vLLM plugin speaks protocol "
+RESULTS = PREFIX + "results"
+"""Where the numbers of a finished response are: a list, one a token."""
 BROKEN = 9.0
 """Stands for "the logits were not finite"; no other value is as large."""
 LEAST_LOGPROB = -1e4

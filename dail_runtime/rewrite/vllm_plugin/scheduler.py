@@ -5,12 +5,16 @@ whose halves have both read that far are `ready`: they come first in every step,
 beforehand by preempting whole pairs, youngest first, so that vLLM itself never takes one half away. What goes wrong with a
 pair ends both halves as `abort`, with a sentence as their stop reason. What vLLM offers for this, and is checked at the start:
 rewrite/vllm_plugin/check.py.
+
+What is done in every step is done for every row, and Python is slow: pairs that are ready stay so until something happens to them,
+and a step in which nothing happens costs a look at each.
 """
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +26,7 @@ from vllm.v1.request import RequestStatus
 from dail_runtime.errors import SetupError
 from dail_runtime.rewrite.vllm_plugin.check import check_settings, check_version
 from dail_runtime.rewrite.vllm_plugin.pairs import ORDER, Pair, Pairs
-from dail_runtime.rewrite.vllm_plugin.requests import Row
+from dail_runtime.rewrite.vllm_plugin.requests import RESULTS, Row
 
 if TYPE_CHECKING:
     from vllm.v1.core.sched.output import SchedulerOutput
@@ -49,7 +53,10 @@ class PairScheduler(Scheduler):  # type: ignore[misc]
         self._pairs = Pairs()
         self._parked: dict[str, Request] = {}
         """Halves without a mate: vLLM knows them, but they are in none of its queues."""
-        self._ready: frozenset[str] = frozenset()
+        self._ready: dict[str, str] = {}
+        """Halves that draw -> their mates. They stand at the head of `running`."""
+        self._told: dict[str, list[float]] = {}
+        """Request id -> what the processor told about each of its tokens. It has every request of dail's."""
         self._torn: set[Pair] = set()
         """Pairs of which vLLM preempted a half."""
         self._failed: dict[str, str] = {}
@@ -65,6 +72,8 @@ class PairScheduler(Scheduler):  # type: ignore[misc]
         """Queue a request; a half waits outside the queues until its mate is here, so that they queue side by side."""
         params = request.sampling_params
         row = None if params is None else Row.of(params.extra_args)
+        if row is not None:
+            self._told[request.request_id] = []
         if row is None or row.role == "single":
             super().add_request(request)
             return
@@ -102,26 +111,24 @@ class PairScheduler(Scheduler):  # type: ignore[misc]
     def _free_request(self, request: Request, delay_free_blocks: bool = False) -> tuple[Any, Any]:
         self._parked.pop(request.request_id, None)
         self._failed.pop(request.request_id, None)
+        self._hold(request.request_id)
         mate = self._pairs.remove(request.request_id)
         if mate is not None and not mate.is_finished():
             aborted = request.status == RequestStatus.FINISHED_ABORTED
             # Where both end in this step the mate is freed before anyone reads this.
             self._failed.setdefault(mate.request_id, "its mate was aborted" if aborted else "its mate ended before it")
+        told = self._told.pop(request.request_id, None)
         passed_on: tuple[Any, Any] = super()._free_request(request, delay_free_blocks)
-        return passed_on
+        return passed_on if told is None else ({RESULTS: told}, passed_on[1])
 
     # One step
 
     def schedule(self, throttle_prefills: bool = False) -> SchedulerOutput:
         """Choose what the next step computes."""
         self._expire()
-        self._ready = frozenset()
         if self._pairs:
             evicted = self._gather_torn()
-            ready, squeezed = self._make_room()
-            self._ready = frozenset(half.request_id for pair in ready for half in pair.members())
-            front = [half for pair in ready for half in pair.members()]
-            self.running = front + [request for request in self.running if request.request_id not in self._ready]
+            squeezed = self._make_room()
             self._mates_first()
             most = self.max_num_active_reqs
             if evicted or squeezed:
@@ -131,6 +138,11 @@ class PairScheduler(Scheduler):  # type: ignore[misc]
             self.max_num_active_reqs = most
         else:
             chosen = super().schedule(throttle_prefills)
+        for new in chosen.scheduled_new_reqs:
+            if new.req_id in self._told:
+                # Only the worker's copy asks for log-probabilities: they go no further than to this scheduler.
+                new.sampling_params = copy.copy(new.sampling_params)
+                new.sampling_params.logprobs = 0
         if not chosen.total_num_scheduled_tokens and not self._untie() and self._parked and not self._failed:
             time.sleep(_IDLE)
         return chosen
@@ -142,25 +154,40 @@ class PairScheduler(Scheduler):  # type: ignore[misc]
             if pair is not None and now - pair.since > pair.wait:
                 self._failed.setdefault(request_id, f"its mate did not come within {pair.wait:g} s")
 
-    def _make_room(self) -> tuple[list[Pair], bool]:
-        """The ready pairs, oldest first, once there is a free block for each of their next tokens; and whether any request had to go."""
+    def _make_room(self) -> bool:
+        """See to a free block for each next token of the ready pairs; says whether any request had to go for that."""
         squeezed = False
         while True:
-            ready = self._ready_pairs()
-            halves = [half for pair in ready for half in pair.members()]
-            needed = sum(half.num_computed_tokens % size == 0 for half in halves for size in self._block_sizes)
-            if needed <= self.kv_cache_manager.block_pool.get_num_free_blocks():
-                return ready, squeezed
+            self._find_ready()
+            free = self.kv_cache_manager.block_pool.get_num_free_blocks()
+            if len(self._ready) * len(self._block_sizes) <= free:
+                return squeezed
+            halves = self.running[: len(self._ready)]
+            if sum(half.num_computed_tokens % size == 0 for half in halves for size in self._block_sizes) <= free:
+                return squeezed
             self._evict(self.running[-1])
             squeezed = True
 
-    def _ready_pairs(self) -> list[Pair]:
-        counts: dict[Pair, int] = {}
+    def _find_ready(self) -> None:
+        """Let the pairs draw whose halves have both read up to the last token by now."""
+        arrived: dict[Pair, int] = {}
         for request in self.running:
+            if request.request_id in self._ready:
+                continue
             pair = self._pairs.of(request.request_id)
             if pair is not None and request.num_tokens - request.num_computed_tokens <= 1:
-                counts[pair] = counts.get(pair, 0) + 1
-        return [pair for pair, count in counts.items() if count == len(ORDER)]
+                arrived[pair] = arrived.get(pair, 0) + 1
+        found = [pair.members() for pair, count in arrived.items() if count == len(ORDER)]
+        for one, other in found:
+            self._ready[one.request_id], self._ready[other.request_id] = other.request_id, one.request_id
+        if found:
+            self.running.sort(key=lambda request: request.request_id not in self._ready)
+
+    def _hold(self, request_id: str) -> None:
+        """Let the pair of a request draw no more, for now or for ever."""
+        mate = self._ready.pop(request_id, None)
+        if mate is not None:
+            del self._ready[mate]
 
     def _evict(self, request: Request) -> None:
         """Preempt a running request, together with its mate where that runs too."""
@@ -177,6 +204,7 @@ class PairScheduler(Scheduler):  # type: ignore[misc]
 
     def _preempt_request(self, request: Request, timestamp: float, drop_stale_output: bool = False) -> None:
         super()._preempt_request(request, timestamp, drop_stale_output)
+        self._hold(request.request_id)
         pair = self._pairs.of(request.request_id)
         if pair is not None:
             self._torn.add(pair)
@@ -192,7 +220,7 @@ class PairScheduler(Scheduler):  # type: ignore[misc]
     def _mates_first(self) -> None:
         """Put the missing halves of running ones at the head of the queue, oldest first: running ones wait for them."""
         missing = []
-        for request in self.running:
+        for request in self.running[len(self._ready) :]:
             pair = self._pairs.of(request.request_id)
             mate = None if pair is None else pair.mate(request)
             if mate is not None and mate.status != RequestStatus.RUNNING:
@@ -230,10 +258,13 @@ class PairScheduler(Scheduler):  # type: ignore[misc]
     # What a step gave
 
     def update_from_output(self, scheduler_output: SchedulerOutput, model_runner_output: ModelRunnerOutput) -> dict[int, EngineCoreOutputs]:
-        """Take over the drawn tokens, verify the lockstep, and end what failed."""
+        """Take over the drawn tokens and what the processor tells about them, verify the lockstep, and end what failed."""
+        drawn = dict(zip(model_runner_output.req_ids, model_runner_output.sampled_token_ids, strict=False))
+        self.drawn += sum(map(len, drawn.values()))
+        self._verify(drawn)
+        if self._told and model_runner_output.logprobs is not None:
+            self._note(drawn, model_runner_output.logprobs.logprobs[:, 0].tolist())
         outputs: dict[int, EngineCoreOutputs] = super().update_from_output(scheduler_output, model_runner_output)
-        self.drawn += sum(len(one.new_token_ids) for part in outputs.values() for one in part.outputs)
-        self._verify(scheduler_output.num_scheduled_tokens)
         while self._failed:
             # Ending one half names the other, which the next round ends.
             reasons, self._failed = self._failed, {}
@@ -249,10 +280,15 @@ class PairScheduler(Scheduler):  # type: ignore[misc]
                 outputs.setdefault(request.client_index, EngineCoreOutputs(outputs=[])).outputs.append(ended)
         return outputs
 
-    def _verify(self, computed: Iterable[str]) -> None:
-        for pair in {pair for request_id in computed if (pair := self._pairs.of(request_id)) is not None}:
-            one, other = pair.members()
-            same = one.num_output_tokens == other.num_output_tokens
-            if not same or (one.num_output_tokens and one.output_token_ids[-1] != other.output_token_ids[-1]):
-                for half in (one, other):
-                    self._failed.setdefault(half.request_id, f"the halves of {pair.name} drew different tokens at {one.num_output_tokens}")
+    def _verify(self, drawn: Mapping[str, list[int]]) -> None:
+        for one, other in self._ready.items():
+            # Nothing on both sides is fine as well: vLLM may have had no room for them in this step.
+            if drawn.get(one) != drawn.get(other) and (pair := self._pairs.of(one)) is not None:
+                place = self.requests[one].num_output_tokens
+                self._failed.setdefault(one, f"the halves of {pair.name} drew different tokens at {place}")
+
+    def _note(self, drawn: Mapping[str, list[int]], values: Sequence[float]) -> None:
+        for (request_id, ids), value in zip(drawn.items(), values, strict=True):
+            # Rows that read a part of their prompt have a value too, but no token.
+            if ids and (told := self._told.get(request_id)) is not None:
+                told.append(value)
