@@ -47,11 +47,15 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=50, help="runs submitted together (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=20, help="of every command that is timed (default: %(default)s)")
     asked = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="dail-bench-"))
-    with versitygw.running(folder) as server, control_plane.running() as lab, lab.namespace("bench") as namespace:
+    with (
+        tempfile.TemporaryDirectory(prefix="dail-bench-") as name,
+        versitygw.running(Path(name)) as server,
+        control_plane.running() as lab,
+        lab.namespace("bench") as namespace,
+    ):
         os.environ |= server.environment()
         boto3.session.Session().client("s3", endpoint_url=server.endpoint).create_bucket(Bucket="bench")
-        with cluster_run(lab, namespace, Bucket(server, "bench"), folder, scripted) as run:
+        with cluster_run(lab, namespace, Bucket(server, "bench"), Path(name), scripted) as run:
             idle = idle_conductor(run)
             told(f"idle conductor: {idle}")
             run.lab.kubectl("delete", "configmap", run.name, f"--namespace={namespace}")
@@ -62,7 +66,7 @@ def main() -> None:
             run.lab.kubectl("cordon", f"--selector=test={namespace}")
             with lab.nodes(asked.nodes, labels={"test": namespace}):
                 one = crowd(run, asked.runs)
-                figures = {**waits(run, one, asked.repeats), **idle, "runs_lost": float(lost)}
+                figures = {**waits(run, one, max(2, asked.repeats)), **idle, "runs_lost": float(lost)}
     last_line("cluster", figures)
 
 

@@ -32,11 +32,15 @@ NUMBERS = itertools.count(1)
 
 def main() -> None:
     """Measure and print."""
-    folder = Path(tempfile.mkdtemp(prefix="dail-bench-"))
-    with versitygw.running(folder) as server, control_plane.running() as lab, lab.namespace("bench") as namespace:
+    with (
+        tempfile.TemporaryDirectory(prefix="dail-bench-") as name,
+        versitygw.running(Path(name)) as server,
+        control_plane.running() as lab,
+        lab.namespace("bench") as namespace,
+    ):
         os.environ |= server.environment()
         boto3.session.Session().client("s3", endpoint_url=server.endpoint).create_bucket(Bucket="bench")
-        with cluster_run(lab, namespace, Bucket(server, "bench"), folder, scripted) as run:
+        with cluster_run(lab, namespace, Bucket(server, "bench"), Path(name), scripted) as run:
             idle = idle_conductor(run)
             seconds = interleaved({"submit": lambda: submit(run), "kubectl": lambda: kubectl(run)}, REPEATS)
     figures = {"submit_s": seconds["submit"], "kubectl_s": seconds["kubectl"], "submit_vs_kubectl": seconds["submit"] / seconds["kubectl"]}
