@@ -106,7 +106,7 @@ def conduct(client: Client, name: str, pod: str | None) -> RunStatus | None:
             eyes.open()
         except NotFound as err:
             # A kind that the run needs is not there, and nothing but an installation will bring it.
-            hands.write_status(failed_status(status, err, read_control(data)))
+            hands.write_status(failed_status(status, err, read_control(data), hands.now()))
             raise
         archive = Archive(client, store.root, record.name)
         expected = expected_of(manifests)
@@ -131,7 +131,7 @@ def _store(record: RunRecord, data: dict[str, str], status: RunStatus, hands: Ha
     except DailError as err:
         # Told where people look, and what is left of the run goes: a store that refuses now will refuse again.
         say(str(err))
-        status = failed_status(status, err, read_control(data))
+        status = failed_status(status, err, read_control(data), hands.now())
         hands.write_status(status)
         root = open_store(record.run_uri, endpoint=record.endpoint, region=record.region)
         return RunStore(None, root, err), status

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import uuid
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 
 import yaml
 
@@ -91,7 +91,7 @@ class Hands:
         pods = self._client.select(POD, labels=f"{RUN_LABEL}={self._record.name},{TASK_LABEL}={self._record.task(task).slug}")
         said = archive.finish(archive.take(task, attempt, pods, every=True))
         meter = self._meters.pop((task, attempt), Meter())
-        meter.see(pods, datetime.now(UTC))
+        meter.see(pods, self.now())
         used = meter.usage()
         if used is not None:
             # Killed between this and the deletion, the successor adds the same pods again: a little too much, never too little.
@@ -114,9 +114,13 @@ class Hands:
         body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {KEY: status.model_dump_json(indent=1)}}
         return self._client.apply(body, MANAGER)
 
+    def now(self) -> datetime:
+        """The API server's time: pauses and deadlines stand beside its stamps, and another conductor may have to keep them."""
+        return self._client.now()
+
     def tell(self, note: Note) -> None:
         """An Event on the record, as `kubectl describe` and `dailctl events` show it. Lost where the API does not take it."""
-        now = datetime.now(UTC)
+        now = self.now()
         name = f"{self._record.name}.{uuid.uuid4().hex[:16]}"
         about = {"apiVersion": "v1", "kind": "ConfigMap", "name": self._record.name, "uid": self._owner["uid"]}
         event = {

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from dail_runtime.errors import DailError, IntegrityError, StoreError, TransientError
 from dailctl.conductor.archive import Archive
@@ -87,12 +87,12 @@ class Conductor:
                 pause = min(2 * pause, PAUSES[1])
                 continue
             pause, self._refused_since = PAUSES[0], None
-            late = (decision.wake - datetime.now(UTC)).total_seconds() if decision.wake is not None else TICK
+            late = (decision.wake - self.hands.now()).total_seconds() if decision.wake is not None else TICK
             self.changed.wait(min(TICK, max(0.0, late)))
 
     def _decide(self, held: Object) -> Decision:
         live = self.eyes.live()
-        status, now = self.status, datetime.now(UTC)
+        status, now = self.status, self.hands.now()
         for task in status.tasks:
             if task.name in live and task.state not in ("waiting", "done"):
                 self.hands.meter(task.name, task.attempts).see(live[task.name].pods, now)
@@ -147,7 +147,7 @@ class Conductor:
         same = _telling(status) == _telling(self.status)
         if same and (status.tasks == self.status.tasks or time.monotonic() - self._written_at < STATUS_EVERY):
             return
-        self.eyes.take(self.hands.write_status(status.model_copy(update={"updated": datetime.now(UTC)})))
+        self.eyes.take(self.hands.write_status(status.model_copy(update={"updated": self.hands.now()})))
         self.status, self._written_at = status, time.monotonic()
 
     def _endure(self, held: Object, err: DailError) -> None:
@@ -161,13 +161,12 @@ class Conductor:
         self.say(str(err))
         self._refused_since = None
         with contextlib.suppress(TransientError):
-            self._write(failed_status(self.status, err, read_control(held.get("data") or {})))
+            self._write(failed_status(self.status, err, read_control(held.get("data") or {}), self.hands.now()))
             self.hands.tell(Note("RunFailed", str(err), warning=True))
 
 
-def failed_status(status: RunStatus, err: DailError, control: Control) -> RunStatus:
+def failed_status(status: RunStatus, err: DailError, control: Control, now: datetime) -> RunStatus:
     """The status of a run that ends by a fault of its surroundings: the store, the cluster's rights."""
-    now = datetime.now(UTC)
     update = {"state": "failed", "message": str(err), "exit_code": err.exit_code, "finished": now, "generation": control.generation}
     return status.model_copy(update={**update, "updated": now})
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import random
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 from dailctl.kube.config import Access
@@ -42,6 +43,10 @@ class Client:
     def namespace(self) -> str:
         """Where namespaced objects are when nothing else is said."""
         return self.access.namespace
+
+    def now(self) -> datetime:
+        """The API server's time, by which its objects are stamped."""
+        return self._transport.clock.now()
 
     def close(self) -> None:
         """Close idle connections."""

@@ -18,6 +18,7 @@ from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError, LocationParseError, SSLError
 
 from dail_runtime.errors import ClusterError, DailError, TransientError
+from dailctl.kube.clock import ServerClock
 from dailctl.kube.config import Access
 from dailctl.kube.errors import api_error
 from dailctl.kube.resources import Object
@@ -61,6 +62,7 @@ class Transport:
 
     def __init__(self, access: Access, patience: float = PATIENCE) -> None:
         self.access = access
+        self.clock = ServerClock()
         self._patience = patience
         options: dict[str, Any] = {
             "ssl_context": access.tls,
@@ -148,6 +150,7 @@ class Transport:
             )
         except HTTPError as err:
             raise _unreachable(err, self.access, request.asked) from None
+        self.clock.hear(answer.headers.get("Date"))
         if answer.status < 300:
             return answer
         with contextlib.closing(answer):
