@@ -112,12 +112,14 @@ def resume(client: Client, held: Held) -> list[str]:
     Raises:
         UsageError: the run is done, or runs.
         ApiError: the user may not.
+        TransientError: the conductor of before neither ends nor goes on.
     """
     if held.status.state == "done":
         raise UsageError(f"run {held.name} is done; a changed job is a new run (dailctl submit)")
-    there = conducted(client, held)
+    there, generation = conducted(client, held), None
     if held.status.ended:
-        start_again(client, held.name, held.uid, max(held.status.generation, held.control.generation) + 1)
+        generation = max(held.status.generation, held.control.generation) + 1
+        start_again(client, held.name, held.uid, generation)
     elif held.control.desired != "run":
         wish(client, held, Control(desired="run", generation=held.control.generation))
     elif there:
@@ -125,7 +127,7 @@ def resume(client: Client, held: Held) -> list[str]:
     if there and not held.status.ended:
         return []
     objects = compose_again(held.obj, held.namespace)
-    return [str(one) for one in apply_owned(client, objects, owner_reference(held.obj))]
+    return [str(one) for one in apply_owned(client, objects, owner_reference(held.obj), generation)]
 
 
 def delete(client: Client, held: Held, *, seconds: float, tell: Tell) -> None:

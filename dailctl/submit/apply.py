@@ -14,13 +14,15 @@ from dailctl.conductor.control import MANAGER as CONTROL_MANAGER
 from dailctl.conductor.control import Control, read_control
 from dailctl.conductor.status import RunStatus, read_status
 from dailctl.kube import Client
-from dailctl.kube.resources import CONFIG_MAP, JOB, Object, condition_of, name_of, owner_reference, shown, uid_of
+from dailctl.kube.resources import CONFIG_MAP, JOB, POD, Object, condition_of, name_of, owner_reference, shown, uid_of
 from dailctl.submit.compose import Submission
 
 MANAGER = "dailctl"
 """Field manager of what submit applies."""
 GONE_SECONDS = 60.0
 """So long the conductor of an earlier round may take to be gone."""
+JOB_NAME = "batch.kubernetes.io/job-name"
+"""The label by which a Job's pods are found (Kubernetes API, Job)."""
 
 
 @dataclass(frozen=True)
@@ -67,21 +69,27 @@ def apply_run(client: Client, submission: Submission, status: RunStatus | None) 
     yield there
     if status is not None and status.state == "done":
         return
-    again = status is not None and status.ended
-    if again and status is not None:
+    generation = None
+    if status is not None and status.ended:
         control = read_control(there.obj.get("data") or {})
-        start_again(client, submission.name, uid_of(there.obj), max(status.generation, control.generation) + 1)
-    yield from apply_owned(client, others, owner_reference(there.obj))
+        generation = max(status.generation, control.generation) + 1
+        start_again(client, submission.name, uid_of(there.obj), generation)
+    yield from apply_owned(client, others, owner_reference(there.obj), generation)
 
 
-def apply_owned(client: Client, objects: Iterable[Object], owner: Object) -> Iterator[Applied]:
+def apply_owned(client: Client, objects: Iterable[Object], owner: Object, generation: int | None = None) -> Iterator[Applied]:
     """Apply what a run has beside its record, owned by the record: the conductor's Job, and what that needs.
+
+    `generation`: of an ended run that is to start again; its conductor may just be ending, too, without another look.
 
     Raises:
         ApiError: the API server refuses an object; those before it are there.
+        TransientError: the conductor of before neither ends nor takes the generation up.
     """
     for one in objects:
         if one["kind"] == JOB.kind:
+            if generation is not None:
+                _wait_for_conductor(client, one, owner["name"], generation)
             yield _apply_conductor(client, one, owner)
         else:
             yield _apply(client, _owned(one, owner))
@@ -102,12 +110,27 @@ def dry_run(client: Client, submission: Submission) -> Iterator[Applied]:
         yield Applied(after, f"{_word(before, after)} (server dry run)")
 
 
+def _wait_for_conductor(client: Client, job: Object, record: str, generation: int) -> None:
+    """Until a conductor that runs has taken the generation up, or has ended. One whose pod has not started yet will take it up."""
+    end = time.monotonic() + GONE_SECONDS
+    while (live := client.find(JOB, name_of(job))) is not None and not _is_over(live):
+        pods = client.select(POD, labels=f"{JOB_NAME}={name_of(job)}")
+        if all((pod.get("status") or {}).get("phase") == "Pending" for pod in pods):
+            return
+        status = read_status(client.get(CONFIG_MAP, record).get("data") or {})
+        if status is not None and status.generation >= generation:
+            return
+        if time.monotonic() > end:
+            raise TransientError(
+                f"the conductor of run {record} neither ends nor goes on; dailctl describe {record} says why; then try again"
+            )
+        time.sleep(0.2)
+
+
 def _apply_conductor(client: Client, job: Object, owner: Object) -> Applied:
     """A Job never runs twice: one that ended makes room for the next. One that is at work is left alone."""
     live = client.find(JOB, name_of(job))
-    if live is not None and not (
-        condition_of(live, "Complete") or condition_of(live, "Failed") or live["metadata"].get("deletionTimestamp")
-    ):
+    if live is not None and not _is_over(live):
         return Applied(live, "unchanged")
     if live is not None:
         client.delete(JOB, name_of(job), uid=uid_of(live))
@@ -117,6 +140,10 @@ def _apply_conductor(client: Client, job: Object, owner: Object) -> Applied:
                 raise TransientError(f"the earlier {shown(live)} does not go; look at its pods, then submit again")
             time.sleep(0.2)
     return Applied(client.apply(_owned(job, owner), MANAGER), "created")
+
+
+def _is_over(job: Object) -> bool:
+    return bool(condition_of(job, "Complete") or condition_of(job, "Failed") or job["metadata"].get("deletionTimestamp"))
 
 
 def _apply(client: Client, obj: Object) -> Applied:
