@@ -222,6 +222,7 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replicas, "ANSWER_SECONDS", 2.0)
     monkeypatch.setattr(replicas, "RESOLVE_SECONDS", 0.3)
     monkeypatch.setattr("dail_runtime.rewrite.vllm_http.driver.PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr("dail_runtime.rewrite.vllm_http.driver.PAUSE_MOST", 0.5)
 
 
 def sometimes(seed: int, share: float, *faults: Fault) -> Callable[[str, str], Fault | None]:
