@@ -17,6 +17,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -385,8 +386,7 @@ def _log_server(lab: ControlPlane, kubelet: ProcessKubelet) -> http.server.Threa
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     pair = Authority.read(lab.folder / "pki", "ca").server("node", ["127.0.0.1"])
-    folder = lab.folder / f"kubelet-{server.server_address[1]}"
-    folder.mkdir()
+    folder = Path(tempfile.mkdtemp(prefix="kubelet-", dir=lab.folder))
     certificate, key = pair.write(folder, "kubelet")
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificate, key)
