@@ -13,6 +13,9 @@ from tests.lab.node import Node
 from tests.support.require import require
 from tests.support.stage_process import REPOSITORY
 
+SMALL = ("data.limit=64", "evaluate.samples=1", "evaluate.budgets=[64]")
+"""Of the demo's job every variant, on so few problems that two cores, which also run the cluster, are done in minutes."""
+
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(3600)]
 
 
@@ -30,5 +33,5 @@ def test_a_job_submitted_from_a_laptop_that_dies_ends_with_its_report_and_its_re
             node.ctr("images", "import", image.archive)
     storage = {**node.s3.environment(), "AWS_ENDPOINT_URL_S3": node.s3.endpoint}
     where = whole_job.Where(node, storage, images["runtime-cpu"].reference, images["control"].reference)
-    figures = whole_job.run(where, REPOSITORY / "examples" / "tinymath" / "smoke.yaml", (), tmp_path)
+    figures = whole_job.run(where, REPOSITORY / "examples" / "tinymath" / "job.yaml", SMALL, tmp_path)
     print(json.dumps(figures))
