@@ -76,10 +76,9 @@ def _run(where: Where, laptop: Laptop, folder: Path, limit: float, start: float)
     for task in of_run.tasks:
         if task.component == "servers":
             assert seen.servers[task.slug] == REPLICAS, f"{task.name} had {seen.servers[task.slug]} servers at once, not {REPLICAS}"
-            assert seen.ready[task.slug] > 0, f"no server of {task.name} was ready"
         if task.component == "pytorchjob":
             assert seen.trainers[task.slug] == {"master", "worker"}, f"{task.name} was trained by {seen.trainers[task.slug] or 'no pod'}"
-    # One server is enough to begin, and a small task may end before the last of them is ready.
+    # One server is enough to begin, and a small task may end before the others are ready, or before this test looks again.
     assert max(seen.ready.values()) == REPLICAS, f"never were {REPLICAS} servers of a task ready at once: {dict(seen.ready)}"
     rest = left_over(cluster, namespace, CLEAN_SECONDS)
     assert rest == [f"ConfigMap/{of_run.name}", f"Secret/{SECRET}"], f"more than the record is left: {', '.join(rest)}"
