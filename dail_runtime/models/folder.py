@@ -11,9 +11,9 @@ from safetensors import SafetensorError, safe_open
 
 from dail_runtime.errors import ModelError
 from dail_runtime.models.cache import cached
-from dail_runtime.models.locate import PACKAGE, locate
+from dail_runtime.models.locate import locate
 from dail_runtime.models.reason import reason
-from dail_runtime.spec.model import ModelSpec
+from dail_runtime.spec.model import PACKAGE, ModelSpec
 from dail_runtime.store import digest_of
 
 _INDEX = "model.safetensors.index.json"

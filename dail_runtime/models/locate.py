@@ -10,10 +10,9 @@ from pathlib import Path
 from dail_runtime.errors import ModelError
 from dail_runtime.models.cache import cached
 from dail_runtime.models.reason import reason
-from dail_runtime.spec.model import ModelSpec
+from dail_runtime.spec.model import PACKAGE, ModelSpec
 from dail_runtime.store import Store, digest_of, open_store
 
-PACKAGE = "python:"
 WANTED = (".safetensors", ".json", ".jinja", ".txt", ".model", ".gguf")
 """Endings of the files a model consists of. Nothing that could hold code or pickles is ever fetched."""
 

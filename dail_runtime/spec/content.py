@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dail_runtime.errors import DataError, ModelError
 from dail_runtime.spec.job import DailJob
-from dail_runtime.spec.model import ModelSpec
+from dail_runtime.spec.model import PACKAGE, ModelSpec
 from dail_runtime.store import Store, digest_of, open_store
 
 MODEL_FILES = (".safetensors", ".json", ".jinja", ".txt", ".model", ".gguf")
@@ -84,7 +84,7 @@ def _object_digest(store: Store, key: str) -> str | None:
 
 
 def _model_digest(model: ModelSpec, endpoint: str | None, region: str | None) -> str:
-    if model.id.startswith("python:"):
+    if model.id.startswith(PACKAGE):
         return f"{model.id}@{_package_version(model.id.removeprefix('python:'))}"
     if model.id.startswith("s3://"):
         store = open_store(model.id, endpoint=endpoint, region=region)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from dail_runtime.errors import SpecError
 from dail_runtime.spec.explain import explain, locate, misread
 from dail_runtime.spec.job import DailJob
+from dail_runtime.spec.model import PACKAGE
 from dail_runtime.spec.overrides import apply_override
 from dail_runtime.spec.secrets import find_secrets
 from dail_runtime.spec.source import read_tree
@@ -78,7 +79,7 @@ def _anchor(path: str, base: Path) -> str:
 
 def _anchor_model(id_: str, base: Path) -> str:
     """A model's id is a folder where it is written as one, or where a folder of that name lies beside the job file."""
-    if id_.startswith(("python:", "s3://")):
+    if id_.startswith((PACKAGE, "s3://")):
         return id_
     written_as_path = id_.startswith((".", "/", "~", "file://")) or id_.count("/") > 1
     return _anchor(id_, base) if written_as_path or (base / id_).is_dir() else id_

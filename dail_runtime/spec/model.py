@@ -8,6 +8,9 @@ from pydantic import Field
 
 from dail_runtime.spec.base import Section
 
+PACKAGE = "python:"
+"""Begins the id of a model that an installed Python package brings along."""
+
 Dtype = Literal["auto", "bfloat16", "float32"]
 
 

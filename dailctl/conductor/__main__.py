@@ -25,11 +25,12 @@ from dailctl.conductor.control import read_control
 from dailctl.conductor.eyes import Eyes
 from dailctl.conductor.hands import Hands, manifests_of
 from dailctl.conductor.lease import Lease
-from dailctl.conductor.loop import REFUSALS, Conductor, expected_of, failed_status, first_status
+from dailctl.conductor.loop import Conductor, expected_of, failed_status, first_status
 from dailctl.conductor.metrics import RunMetrics
 from dailctl.conductor.status import RunStatus
 from dailctl.conductor.store import RunStore, run_store
 from dailctl.kube import Client, Conflict, Forbidden, NotFound, load_access
+from dailctl.kube.errors import REFUSALS
 from dailctl.kube.resources import CONFIG_MAP, owner_reference, uid_of
 from dailctl.render.record import RunRecord, run_of_record
 

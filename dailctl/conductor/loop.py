@@ -19,6 +19,7 @@ from dailctl.conductor.lease import Lease
 from dailctl.conductor.status import RunStatus, fresh_status, read_status
 from dailctl.conductor.store import RunStore
 from dailctl.kube import Conflict
+from dailctl.kube.errors import REFUSALS
 from dailctl.kube.resources import Object, name_of, uid_of
 from dailctl.render.record import RunRecord
 
@@ -28,8 +29,6 @@ STATUS_EVERY = 5.0
 """Seconds between two statuses that differ by their progress alone."""
 PAUSES = (1.0, 15.0)
 """Shortest and longest wait, in seconds, after the API server or the store failed."""
-REFUSALS = 20.0
-"""Seconds for which the API server may refuse: after its restart it knows neither roles nor webhooks for a moment."""
 
 Say = Callable[[str], None]
 

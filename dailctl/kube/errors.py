@@ -6,6 +6,9 @@ from typing import Any
 
 from dail_runtime.errors import ClusterError, DailError, TransientError
 
+REFUSALS = 20.0
+"""Seconds for which a refusal may pass: after its restart the API server knows neither roles nor webhooks for a moment."""
+
 
 class ApiError(ClusterError):
     """The API server refused a request, and would again."""

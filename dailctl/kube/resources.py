@@ -113,6 +113,11 @@ def condition_of(obj: Object, kind: str) -> Object | None:
     return None
 
 
+def job_is_over(job: Object) -> bool:
+    """Whether a Job has ended, or is being deleted."""
+    return bool(condition_of(job, "Complete") or condition_of(job, "Failed") or job["metadata"].get("deletionTimestamp"))
+
+
 def owner_reference(owner: Object) -> Object:
     """A reference that makes whatever carries it go when `owner` goes."""
     return {"apiVersion": owner["apiVersion"], "kind": owner["kind"], "name": name_of(owner), "uid": uid_of(owner)}

@@ -25,7 +25,7 @@ from dailctl.kube.resources import (
     PYTORCH_JOB,
     SERVICE,
     Object,
-    condition_of,
+    job_is_over,
     name_of,
     owner_reference,
     uid_of,
@@ -118,8 +118,7 @@ def resume(client: Client, held: Held) -> list[str]:
         raise UsageError(f"run {held.name} is done; a changed job is a new run (dailctl submit)")
     there, generation = conducted(client, held), None
     if held.status.ended:
-        generation = max(held.status.generation, held.control.generation) + 1
-        start_again(client, held.name, held.uid, generation)
+        generation = start_again(client, held.obj, held.status)
     elif held.control.desired != "run":
         wish(client, held, Control(desired="run", generation=held.control.generation))
     elif there:
@@ -183,9 +182,7 @@ def gpus_of(pods: list[Object]) -> dict[str, int]:
 def conducted(client: Client, held: Held) -> bool:
     """Whether a conductor is at work, or about to be: its Job is there and has not ended."""
     job = client.find(JOB, f"{held.name}-conductor", namespace=held.namespace)
-    if job is None or job["metadata"].get("deletionTimestamp"):
-        return False
-    return not (condition_of(job, "Complete") or condition_of(job, "Failed"))
+    return job is not None and not job_is_over(job)
 
 
 def _works(client: Client, held: Held) -> bool:

@@ -13,12 +13,11 @@ from dail_runtime.errors import SpecError
 from dail_runtime.spec import DailJob, JobSpec
 from dail_runtime.spec.cluster import ClusterSpec
 from dail_runtime.spec.job import Settings
+from dail_runtime.spec.model import PACKAGE
 from dail_runtime.spec.rewrite import VllmEngine, VllmHttpEngine
 
 INPUTS = "inputs"
 """Below the run's root: local data and models, by content."""
-PACKAGE = "python:"
-"""Begins the id of a model that an installed Python package brings along."""
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 

@@ -14,7 +14,7 @@ from dailctl.conductor.control import MANAGER as CONTROL_MANAGER
 from dailctl.conductor.control import Control, read_control
 from dailctl.conductor.status import RunStatus, read_status
 from dailctl.kube import Client
-from dailctl.kube.resources import CONFIG_MAP, JOB, POD, Object, condition_of, name_of, owner_reference, shown, uid_of
+from dailctl.kube.resources import CONFIG_MAP, JOB, POD, Object, job_is_over, name_of, owner_reference, shown, uid_of
 from dailctl.submit.compose import Submission
 
 MANAGER = "dailctl"
@@ -71,9 +71,7 @@ def apply_run(client: Client, submission: Submission, status: RunStatus | None) 
         return
     generation = None
     if status is not None and status.ended:
-        control = read_control(there.obj.get("data") or {})
-        generation = max(status.generation, control.generation) + 1
-        start_again(client, submission.name, uid_of(there.obj), generation)
+        generation = start_again(client, there.obj, status)
     yield from apply_owned(client, others, owner_reference(there.obj), generation)
 
 
@@ -95,11 +93,12 @@ def apply_owned(client: Client, objects: Iterable[Object], owner: Object, genera
             yield _apply(client, _owned(one, owner))
 
 
-def start_again(client: Client, name: str, uid: str, generation: int) -> None:
-    """Say in the record that the run should run, in a new generation: what an ended run waits for."""
-    control = Control(desired="run", generation=generation)
-    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "uid": uid}, "data": {CONTROL: control.model_dump_json()}}
-    client.apply(body, CONTROL_MANAGER)
+def start_again(client: Client, record: Object, status: RunStatus) -> int:
+    """Say in the record of an ended run that it should run, in a new generation, which is returned."""
+    control = Control(desired="run", generation=max(status.generation, read_control(record.get("data") or {}).generation) + 1)
+    meta = {"name": name_of(record), "uid": uid_of(record)}
+    client.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {CONTROL: control.model_dump_json()}}, CONTROL_MANAGER)
+    return control.generation
 
 
 def dry_run(client: Client, submission: Submission) -> Iterator[Applied]:
@@ -113,7 +112,7 @@ def dry_run(client: Client, submission: Submission) -> Iterator[Applied]:
 def _wait_for_conductor(client: Client, job: Object, record: str, generation: int) -> None:
     """Until a conductor that runs has taken the generation up, or has ended. One whose pod has not started yet will take it up."""
     end = time.monotonic() + GONE_SECONDS
-    while (live := client.find(JOB, name_of(job))) is not None and not _is_over(live):
+    while (live := client.find(JOB, name_of(job))) is not None and not job_is_over(live):
         pods = client.select(POD, labels=f"{JOB_NAME}={name_of(job)}")
         if all((pod.get("status") or {}).get("phase") == "Pending" for pod in pods):
             return
@@ -130,7 +129,7 @@ def _wait_for_conductor(client: Client, job: Object, record: str, generation: in
 def _apply_conductor(client: Client, job: Object, owner: Object) -> Applied:
     """A Job never runs twice: one that ended makes room for the next. One that is at work is left alone."""
     live = client.find(JOB, name_of(job))
-    if live is not None and not _is_over(live):
+    if live is not None and not job_is_over(live):
         return Applied(live, "unchanged")
     if live is not None:
         client.delete(JOB, name_of(job), uid=uid_of(live))
@@ -140,10 +139,6 @@ def _apply_conductor(client: Client, job: Object, owner: Object) -> Applied:
                 raise TransientError(f"the earlier {shown(live)} does not go; look at its pods, then submit again")
             time.sleep(0.2)
     return Applied(client.apply(_owned(job, owner), MANAGER), "created")
-
-
-def _is_over(job: Object) -> bool:
-    return bool(condition_of(job, "Complete") or condition_of(job, "Failed") or job["metadata"].get("deletionTimestamp"))
 
 
 def _apply(client: Client, obj: Object) -> Applied:

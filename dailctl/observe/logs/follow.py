@@ -12,6 +12,7 @@ from dail_runtime.errors import DailError, TransientError, UsageError
 from dailctl.explain import explain
 from dailctl.kube import ApiError, Client, Forbidden
 from dailctl.kube.cache import Cache
+from dailctl.kube.errors import REFUSALS
 from dailctl.kube.resources import CONFIG_MAP, POD, Object, name_of, uid_of
 from dailctl.observe.logs.choose import EVERY, Wanted, chosen_pods, chosen_task, container_state, containers
 from dailctl.observe.logs.lines import readable, unstamped
@@ -24,8 +25,6 @@ LOOK = 1.0
 """Seconds between two looks where nothing was heard."""
 AGAIN = 1.0
 """Seconds before a connection that broke off is taken up again."""
-REFUSALS = 20.0
-"""Seconds in which whoever could read logs before may be refused: after its restart the API server knows no roles for a moment."""
 EXPLAIN_EVERY = 10.0
 """Seconds between two looks for why a pod does not start."""
 
