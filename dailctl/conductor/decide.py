@@ -29,7 +29,7 @@ from dailctl.conductor.failures import (
     pause_before_retry,
     taken_from,
 )
-from dailctl.conductor.pods import is_over, is_ready, restarts_of
+from dailctl.conductor.pods import ended_well, is_over, is_ready, restarts_of
 from dailctl.conductor.status import RunStatus, TaskStatus
 from dailctl.explain import Cause, Seen, why_waiting
 from dailctl.explain.endings import ends_of
@@ -319,12 +319,14 @@ def _failed(draft: _Draft, task: TaskRecord, state: TaskStatus, failure: Failure
 def _under_way(draft: _Draft, state: TaskStatus, reading: Reading, live: Live) -> TaskStatus:
     progress = draft.world.progress(state.name) or state.progress
     message = _trouble(draft, live)
+    # When its pod has ended well, no pod of a Job is ready any more, and the Job itself does not say so at once.
+    ended = any(map(ended_well, live.pods))
+    under_way = "running" if reading.state == "running" or ended else "pending"
     if reading.state == "queued":
         message = "waits for its queue to admit it"
-    elif reading.state == "pending" and message is None:
+    elif under_way == "pending" and message is None:
         message = reading.message or ("no pod has been made for it yet" if not live.pods else "its pods are starting")
-    word = "running" if reading.state == "running" else "pending"
-    return state.model_copy(update={"state": word, "message": message, "progress": progress})
+    return state.model_copy(update={"state": under_way, "message": message, "progress": progress})
 
 
 def _trouble(draft: _Draft, live: Live) -> str | None:

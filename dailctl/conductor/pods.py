@@ -18,6 +18,11 @@ def is_over(pod: Object) -> bool:
     return status_of(pod).get("phase") in ("Succeeded", "Failed")
 
 
+def ended_well(pod: Object) -> bool:
+    """Whether all its containers have ended with exit code 0."""
+    return status_of(pod).get("phase") == "Succeeded"
+
+
 def restarts_of(pod: Object) -> int:
     """How often its containers were started again."""
     return sum(int(status.get("restartCount", 0)) for _, status in containers_of(pod))

@@ -303,6 +303,16 @@ def test_a_pod_on_a_dead_node_is_told_of_and_waited_for() -> None:
     assert run.applied == [("prepare", 1)]
 
 
+def test_a_task_whose_pod_has_just_ended_is_not_said_to_be_starting() -> None:
+    run = Played()
+    until(run, "prepare")
+    for phase, told in (("Pending", ("pending", "its pods are starting")), ("Succeeded", ("running", None))):
+        run.pods["prepare"] = [pod("prepare-1", phase=phase)]
+        run.step()
+        state = run.status.task("prepare")
+        assert (state.state, state.message) == told
+
+
 def test_a_queue_is_waited_for() -> None:
     run = Played(record=record_of("prepare"))
     until(run, "prepare")
