@@ -150,6 +150,44 @@ def test_a_chart_without_its_folder_is_told_in_a_sentence(monkeypatch: pytest.Mo
         chart_folder()
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "port"),
+    [
+        (None, 443),
+        ("http://10.0.0.5", 80),
+        ("https://minio2", 443),
+        ("http://minio2:9000/", 9000),
+        ("http://[fd00::12]", 80),
+        ("https://[fd00::12]:9443", 9443),
+    ],
+)
+def test_offline_pods_reach_the_port_on_which_the_storage_is(endpoint: str | None, port: int) -> None:
+    storage = {"uri": "s3://runs/team", "endpoint": endpoint}
+    values = chart_values(a_job(storage=storage, cluster={"offline": True, "cache": {"claim": "models"}}))
+    policies = [one for one in render(values, NAMESPACE) if one["kind"] == "NetworkPolicy"]
+    offline = next(one for one in policies if one["spec"]["policyTypes"] == ["Egress"])
+    assert offline["spec"]["egress"][1]["ports"][-1] == {"protocol": "TCP", "port": port}
+
+
+def test_a_pools_label_goes_before_that_of_the_run() -> None:
+    job = a_job(labels={"team": "nlp", "cost": "1"}, cluster={"pools": {"train": {"labels": {"team": "training", "rack": "a"}}}})
+    record, *others = render(chart_values(job), NAMESPACE)
+    training = parse(record["data"]["05-train-tuned.yaml"])[0]
+    pod = training["spec"]["pytorchReplicaSpecs"]["Master"]["template"]
+    shown = [{key: one["metadata"]["labels"].get(key) for key in ("team", "cost", "rack")} for one in (training, pod, *others)]
+    of_run = {"team": "nlp", "cost": "1", "rack": None}
+    assert shown == [of_run, {"team": "training", "cost": "1", "rack": "a"}, *[of_run] * len(others)]
+
+
+@pytest.mark.parametrize("seconds", [0, 30, 600])
+def test_servers_drain_for_as_long_as_the_job_says_before_they_are_killed(seconds: int) -> None:
+    record = render(chart_values(a_job(cluster={"timeouts": {"serverDrain": seconds}})), NAMESPACE)[0]
+    pod = next(one for one in parse(record["data"]["02-rewrite-tuned.yaml"]) if one["kind"] == "Deployment")["spec"]["template"]["spec"]
+    server = pod["containers"][0]
+    assert server["command"][-2:] == ["--drain", str(seconds)]
+    assert pod["terminationGracePeriodSeconds"] >= server["lifecycle"]["preStop"]["sleep"]["seconds"] + seconds + 5
+
+
 def test_checks_that_no_api_server_makes() -> None:
     values = chart_values(a_job(train={"workers": 2}, cluster={"pools": {"train": {"gpus": 2}}}))
     objects = render(values, NAMESPACE)

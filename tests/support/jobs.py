@@ -31,9 +31,9 @@ CONTENT = {
 
 
 def a_job(**spec: Any) -> DailJob:
-    """JOB with these sections of `spec` merged in; `name` is the run's."""
+    """JOB with these sections of `spec` merged in; `name` and `labels` are the run's."""
     tree = yaml.safe_load(JOB)
-    tree["metadata"]["name"] = spec.pop("name", "aime-qwen")
+    tree["metadata"] = {"name": spec.pop("name", "aime-qwen"), "labels": spec.pop("labels", {})}
     tree["spec"] = merged(tree["spec"], spec)
     return DailJob.model_validate(tree)
 

@@ -1,4 +1,4 @@
-{{/* Labels of an object. Arguments: root, component, task (a task of run.tasks, or nothing). */}}
+{{/* Labels of an object. Arguments: root, component; optional: task (a task of run.tasks), over (further labels, before those of the run). */}}
 {{- define "dail.labels" -}}
 app.kubernetes.io/name: dail
 app.kubernetes.io/instance: {{ .root.Values.run.name }}
@@ -11,7 +11,7 @@ dail.dev/run: {{ .root.Values.run.name }}
 dail.dev/task: {{ .slug }}
 dail.dev/stage: {{ .stage }}
 {{- end }}
-{{- with .root.Values.labels }}
+{{- with merge (dict) (.over | default dict) .root.Values.labels }}
 {{ toYaml . }}
 {{- end }}
 {{- end }}

@@ -10,10 +10,7 @@ gets one for the API), record (whether it mounts the record; such a pod may outl
 {{- $pool := index $values.pools .pool -}}
 metadata:
   labels:
-    {{- include "dail.labels" . | nindent 4 }}
-    {{- with $pool.labels }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+    {{- include "dail.labels" (merge (dict "over" $pool.labels) .) | nindent 4 }}
   {{- $annotations := merge (dict) $pool.annotations }}
   {{- if and .metrics $values.metricsPort }}
   {{- $annotations = merge $annotations (dict "prometheus.io/scrape" "true" "prometheus.io/port" (toString (int64 $values.metricsPort))) }}

@@ -1,7 +1,8 @@
 {{/* The model servers of a task: unmodified vLLM, started by dail_runtime.serve. Arguments: root, task, component, pool. */}}
 {{- define "dail.deployment" -}}
 {{- $values := .root.Values -}}
-{{- $command := list "python" "-m" "dail_runtime.serve" "--run" $values.run.runUri "--job" $values.run.jobDigest "--task" .task.name "--port" "8000" -}}
+{{- $command := list "python" "-m" "dail_runtime.serve" "--run" $values.run.runUri "--job" $values.run.jobDigest "--task" .task.name "--port" "8000"
+  "--drain" (toString (int64 $values.timeouts.serverDrain)) -}}
 {{- $selector := include "dail.serverSelector" . -}}
 {{- $start := int64 $values.timeouts.serverStart -}}
 apiVersion: apps/v1
@@ -30,7 +31,8 @@ spec:
 
 {{/*
 Probes and drain of a server. Starting may take as long as the model needs to arrive and load; then a server is ready once it lists
-the model, and lives as long as its engine does. The pause before SIGTERM lets the name's records lapse, so that no new request arrives.
+the model, and lives as long as its engine does. The pause before SIGTERM lets the name's records lapse, so that no new request arrives;
+with it and the drain 5 of the grace period's seconds are left for the end of the process.
 */}}
 {{- define "dail.serverExtras" -}}
 startupProbe:
