@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 
 from dailctl.kube.resources import Object, label_of, name_of
 
+OWN_CONTAINERS = frozenset({"conductor", "pytorch", "server", "stage"})
+"""Names that the chart gives; any other container was put into the pod by an operator or a webhook."""
 BEGINNING = datetime.fromtimestamp(0, UTC)
 
 

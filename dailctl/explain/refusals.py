@@ -9,13 +9,19 @@ from dailctl.explain.cause import Cause
 
 _QUOTA = re.compile(r"exceeded quota: ([^,\s]+), requested: (\S+?), used: (\S+?), limited: (.+)$")
 _QUOTA_MUST = re.compile(r"failed quota: ([^:\s]+): (must specify .+)$")
+_QUOTA_NEW = re.compile(r"(status unknown) for quota: ([^,\s]+)")
 _SECURITY = re.compile(r'violates PodSecurity "([^"]+)": (.+)$', re.DOTALL)
-_WEBHOOK = re.compile(r'admission webhook "([^"]+)" denied the request(?:: (.*))?$', re.DOTALL)
-_WEBHOOK_DOWN = re.compile(r'failed calling webhook "([^"]+)": (.*)$', re.DOTALL)
+_WEBHOOK = re.compile(r'admission webhook "([^"]+)" denied the request(?:: (.*)| without explanation)?$', re.DOTALL)
+_WEBHOOK_DOWN = re.compile(r'(?:failed calling webhook "([^"]+)"|conversion webhook for ([^,\s]+).* failed): (.*)$', re.DOTALL)
 _POLICY = re.compile(r"ValidatingAdmissionPolicy '([^']+)' .*denied request: (.*)$", re.DOTALL)
 _ACCOUNT = re.compile(r'serviceaccount "([^"]+)" not found', re.IGNORECASE)
 _PRIORITY = re.compile(r"no PriorityClass with name (\S+) was found")
 _LIMITS = re.compile(r"((?:minimum|maximum|ratio)\b.* per (?:Container|Pod).*|.*\bmust be (?:less|greater) than or equal to .*)$")
+_GOING = re.compile(r"because it is being terminated")
+_BUSY = re.compile(
+    r"Internal error occurred|etcdserver: |(?:request|evaluation) (?:did not complete|timed out)|the object has been modified"
+    r"|Too many requests|context deadline exceeded|connection refused|the server is currently unable"
+)
 _RIGHT = re.compile(r'[Uu]ser "([^"]+)" cannot (\w+) resource "([^"]+)"')
 
 
@@ -27,10 +33,12 @@ def refused(message: str, owner: str) -> Cause:
         return table.QUOTA.of(owner, owner=owner, quota=quota, said=f"asks for {wanted}, used {used} of {hard}")
     if found := _QUOTA_MUST.search(text):
         return table.QUOTA.of(owner, owner=owner, quota=found.group(1), said=found.group(2))
+    if found := _QUOTA_NEW.search(text):
+        return table.QUOTA.of(owner, owner=owner, quota=found.group(2), said=f"{found.group(1)}, it is new", remedy=table.API_BUSY.remedy)
     if found := _SECURITY.search(text):
         return table.POD_SECURITY.of(owner, owner=owner, level=found.group(1), said=found.group(2))
     if found := _WEBHOOK_DOWN.search(text):
-        return table.WEBHOOK_DOWN.of(owner, owner=owner, webhook=found.group(1), said=found.group(2))
+        return table.WEBHOOK_DOWN.of(owner, owner=owner, webhook=found.group(1) or found.group(2), said=found.group(3))
     if found := _WEBHOOK.search(text):
         return table.WEBHOOK.of(owner, owner=owner, webhook=found.group(1), said=found.group(2) or "it gives no reason")
     if found := _POLICY.search(text):
@@ -44,4 +52,6 @@ def refused(message: str, owner: str) -> Cause:
     tail = text.partition("is forbidden: ")[2] or text
     if found := _LIMITS.search(tail):
         return table.LIMITS.of(owner, owner=owner, said=found.group(1))
-    return table.REFUSED.of(owner, owner=owner, said=tail)
+    if _GOING.search(tail):
+        return table.NAMESPACE_GOING.of(owner, owner=owner, said=tail)
+    return (table.API_BUSY if _BUSY.search(tail) else table.REFUSED).of(owner, owner=owner, said=tail)

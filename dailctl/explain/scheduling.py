@@ -15,7 +15,18 @@ from dailctl.kube.resources import Object, name_of, shown
 
 _COUNTED = re.compile(r"(?:^|, )(\d+) ([^,{]+(?:\{[^}]*\})?)")
 _TAINTED = re.compile(r"untolerated taint(?:\(s\)| ?\{(.*?)\})")
-_CLAIM = re.compile(r'persistentvolumeclaim "([^"]+)"')
+_CLAIM = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
+_UNBOUND = re.compile(
+    r"unbound immediate PersistentVolumeClaims|didn't find available persistent volumes|binding volumes|ephemeral volume controller"
+    r'|storageclass\S* "[^"]+" not found|persistentvolumeclaim "[^"]+" (?:bound to non-existent|is being deleted)'
+)
+_VOLUME = re.compile(r"volume|pvc\(s\)|PersistentVolumeClaim|enough free storage")
+_PASSING = re.compile(
+    r"node\.(?:cloudprovider\.)?kubernetes\.io/|(?:ToBeDeletedBy|DeletionCandidateOf)ClusterAutoscaler|karpenter\.sh/(?:disrupt|unregistered)"
+    r"|agent-not-ready"
+)
+"""Taints that say how a node is at the moment: being set up, out of order, about to go. No job should tolerate them."""
+_CONTROL_PLANE = re.compile(r"node-role\.kubernetes\.io/(?:control-plane|master)")
 _MATCH = re.compile(r"didn't match (?:Pod's node affinity|node selector|pod's node affinity)", re.IGNORECASE)
 
 
@@ -37,8 +48,9 @@ def unscheduled(pod: Object, nodes: Sequence[Object] | None) -> Cause | None:
     said = one_line(_reasons_only(message))
     if claim := _CLAIM.search(message):
         return table.VOLUME_MISSING.of(subject, pod=name, claim=claim.group(1))
-    if "unbound immediate PersistentVolumeClaims" in message:
-        return table.VOLUME_UNBOUND.of(subject, pod=name, claim=", ".join(_claims_of(pod)), said="none is bound to it")
+    if unbound := _UNBOUND.search(message):
+        reason = "none is bound to it" if unbound.group().startswith("unbound") else said
+        return table.VOLUME_UNBOUND.of(subject, pod=name, claim=", ".join(_claims_of(pod)), said=reason)
     if "no nodes available to schedule pods" in message:
         return table.NO_NODES.of(subject, pod=name)
     counts = _counts(message)
@@ -47,14 +59,37 @@ def unscheduled(pod: Object, nodes: Sequence[Object] | None) -> Cause | None:
         return _too_small(pod, nodes) or table.NO_ROOM.of(subject, pod=name, pool=pool, lacking=", ".join(lacking), said=said)
     if any("Too many pods" in reason for _, reason in counts):
         return table.NO_ROOM.of(subject, pod=name, pool=pool, lacking="place for another pod", said=said)
-    tainted = [reason for _, reason in counts if _TAINTED.search(reason)]
-    unready = [reason for reason in tainted if "node.kubernetes.io/" in reason] + [r for _, r in counts if "unschedulable" in r]
-    # Of several reasons the one that keeps most nodes out is worth least: labels usually do, and rightly.
-    if tainted and len(tainted) > len(unready):
-        return table.TAINT.of(subject, pod=name, pool=pool, taints=_taints(tainted, nodes, pod))
-    if unready:
-        return table.NODES_NOT_READY.of(subject, pod=name, said=said)
-    if any(_MATCH.search(reason) for _, reason in counts):
+    if any(_VOLUME.search(reason) for _, reason in counts):
+        return table.VOLUME_ELSEWHERE.of(subject, pod=name, said=said)
+    return _kept_out(pod, nodes, [reason for _, reason in counts], said)
+
+
+def _kept_out(pod: Object, nodes: Sequence[Object] | None, reasons: Sequence[str], said: str) -> Cause:
+    """Why no node lets the pod in, however empty it is: taints, labels, nodes that are not ready."""
+    subject, name, pool = shown(pod), name_of(pod), pool_of(pod)
+    tainted = [reason for reason in reasons if _TAINTED.search(reason)]
+    chosen = [node for node in nodes or () if _selects(pod, node)]
+    if nodes is None or not tainted:
+        taints = [taint.group(1) for reason in tainted if (taint := _TAINTED.search(reason)) and taint.group(1)]
+    else:
+        # Newer schedulers only count. And of the nodes that they count, those that the pod does not ask for do not matter.
+        taints = [taint for node in chosen for taint in _told(_untolerated(pod, node))]
+    unnamed = len(taints) < len(tainted) and nodes is None
+    lasting = [taint for taint in dict.fromkeys(taints) if not _PASSING.search(taint)]
+    elsewhere = any(_MATCH.search(reason) for reason in reasons)
+    # Of several reasons the one that keeps most nodes out is worth least: labels usually do, and rightly. Control planes always do.
+    if elsewhere and all(_CONTROL_PLANE.search(taint) for taint in lasting) and not unnamed:
+        lasting = []
+    if lasting:
+        return table.TAINT.of(subject, pod=name, pool=pool, taints=", ".join(lasting))
+    if unnamed:
+        hint = "see kubectl describe nodes: nodes that are not ready are tainted, too; else add a toleration to {pool}"
+        return table.TAINT.of(subject, pod=name, pool=pool, taints="the scheduler does not say by what", remedy=hint)
+    unready = any("unschedulable" in reason or "not ready" in reason for reason in reasons)
+    if unready or any(_PASSING.search(taint) for taint in taints):
+        named = [taint for taint in dict.fromkeys(taints) if taint not in said]
+        return table.NODES_NOT_READY.of(subject, pod=name, said="; ".join([said, *named]))
+    if elsewhere or (tainted and nodes is not None and not chosen):
         return table.NO_NODE_MATCHES.of(subject, pod=name, pool=pool, selector=_selector(pod))
     return table.UNSCHEDULED.of(subject, pod=name, said=said)
 
@@ -71,12 +106,26 @@ def _counts(message: str) -> list[tuple[int, str]]:
 
 def _too_small(pod: Object, nodes: Sequence[Object] | None) -> Cause | None:
     """Where no node that the pod's labels and tolerations let it use has that many GPUs at all, however long it waits."""
-    usable = [node for node in nodes or () if _selects(pod, node) and not _untolerated(pod, node)]
+    chosen = [node for node in nodes or () if _selects(pod, node)]
+    usable = [node for node in chosen if not _untolerated(pod, node)]
     for resource, wanted in extended_of(pod).items():
-        most = max((int(str((status_of(node).get("allocatable") or {}).get(resource, "0"))) for node in usable), default=None)
-        if most is not None and most < wanted:
-            return table.NODE_TOO_SMALL.of(shown(pod), pod=name_of(pod), pool=pool_of(pod), wanted=wanted, resource=resource, most=most)
+        most = max((_allocatable(node, resource) for node in usable), default=None)
+        if most is None or most >= wanted:
+            continue
+        # Where it may use nodes with GPUs, others' larger ones are no matter; where it may use none, the taint of those there are is.
+        barred = [node for node in chosen if most == 0 and node not in usable and _allocatable(node, resource) >= wanted]
+        taints = [taint for node in barred for taint in _told(_untolerated(pod, node))]
+        if lasting := [taint for taint in dict.fromkeys(taints) if not _PASSING.search(taint)]:
+            return table.TAINT.of(shown(pod), pod=name_of(pod), pool=pool_of(pod), taints=", ".join(lasting))
+        if barred:
+            return table.NODES_NOT_READY.of(shown(pod), pod=name_of(pod), said=", ".join(dict.fromkeys(taints)))
+        return table.NODE_TOO_SMALL.of(shown(pod), pod=name_of(pod), pool=pool_of(pod), wanted=wanted, resource=resource, most=most)
     return None
+
+
+def _allocatable(node: Object, resource: str) -> int:
+    found = str((status_of(node).get("allocatable") or {}).get(resource, "0"))
+    return int(found) if found.isdigit() else 0
 
 
 def _selects(pod: Object, node: Object) -> bool:
@@ -102,14 +151,10 @@ def tolerates(toleration: Object, taint: Object) -> bool:
     return toleration.get("operator") == "Exists" or (toleration.get("value") or "") == (taint.get("value") or "")
 
 
-def _taints(reasons: list[str], nodes: Sequence[Object] | None, pod: Object) -> str:
-    """The taints by name: older schedulers say them, newer ones only count, so the nodes are asked."""
-    found = [taint.group(1) for reason in reasons if (taint := _TAINTED.search(reason)) and taint.group(1)]
-    if not found:
-        usable = [node for node in nodes or () if _selects(pod, node)]
-        known = [(str(one.get("key")), one.get("value"), one.get("effect")) for node in usable for one in _untolerated(pod, node)]
-        found = [f"{key}={value}:{effect}" if value else f"{key}:{effect}" for key, value, effect in dict.fromkeys(known)]
-    return ", ".join(dict.fromkeys(found)) or "; ".join(reasons)
+def _told(taints: Sequence[Object]) -> list[str]:
+    """Taints as kubectl writes them."""
+    known = [(str(one.get("key")), one.get("value"), one.get("effect")) for one in taints]
+    return [f"{key}={value}:{effect}" if value else f"{key}:{effect}" for key, value, effect in known]
 
 
 def _claims_of(pod: Object) -> list[str]:

@@ -41,6 +41,12 @@ NODES_NOT_READY = Row(
     live=True,
 )
 NO_NODES = Row("NoNodes", "Pending", "the cluster has no node yet for pod {pod}", "wait for the cluster's autoscaler, or add nodes")
+SCALING_UP = Row(
+    "ScalingUp",
+    "Pending",
+    "the cluster is adding a node for pod {pod} ({said})",
+    "wait; a new GPU node takes minutes",
+)
 VOLUME_MISSING = Row(
     "VolumeMissing",
     "Pending",
@@ -54,6 +60,12 @@ VOLUME_UNBOUND = Row(
     "the PersistentVolumeClaim {claim} of pod {pod} has no volume ({said})",
     "name a StorageClass that can provide it in cluster.cache.storageClass, or create the volume",
     live=True,
+)
+VOLUME_ELSEWHERE = Row(
+    "VolumeElsewhere",
+    "Pending",
+    "the volumes of pod {pod} keep it off the nodes that it could use ({said})",
+    "use a claim that those nodes reach (ReadWriteMany, the same zone), or a StorageClass with volumeBindingMode WaitForFirstConsumer",
 )
 VOLUME_MOUNT = Row(
     "VolumeMount",
@@ -97,6 +109,38 @@ IMAGE_NOT_THERE = Row(
     "load it on the node, or set cluster.imagePullPolicy to IfNotPresent",
     final=True,
 )
+IMAGE_UNFIT = Row(
+    "ImageUnfit",
+    "Pending",
+    "the image {image} cannot be pulled: it is for other processors or systems than the node's ({said})",
+    "build it for that platform too, or keep the pods on nodes that it is for (nodeSelector)",
+    final=True,
+)
+IMAGE_UNTRUSTED = Row(
+    "ImageUntrusted",
+    "Pending",
+    "the image {image} cannot be pulled: its signature is not accepted ({said})",
+    "sign it as the cluster's policy wants, or ask an administrator of the cluster",
+    final=True,
+)
+REGISTRY_UNTRUSTED = Row(
+    "RegistryUntrusted",
+    "Pending",
+    "the image {image} cannot be pulled: the node does not trust the registry ({said})",
+    "ask an administrator to make the nodes accept the registry's certificate; it is tried again by itself",
+)
+REGISTRY_LIMIT = Row(
+    "RegistryLimit",
+    "Pending",
+    "the image {image} cannot be pulled: the registry gives out no more just now ({said})",
+    "wait, name a Secret with credentials in cluster.secrets.imagePull, or use a mirror; it is tried again by itself",
+)
+NODE_DISK_FULL = Row(
+    "NodeDiskFull",
+    "Pending",
+    "the image {image} cannot be pulled: the node's disk is full ({said})",
+    "ask an administrator to free space there, or keep the pods on other nodes; it is tried again by itself",
+)
 REGISTRY = Row(
     "RegistryUnreachable",
     "Pending",
@@ -121,6 +165,18 @@ CONTAINER_START = Row(
     "container {container} of pod {pod} cannot start ({said})",
     "check that the image is one of dail's and fits the node's processor and runtimeClass",
 )
+CONTAINER_DELAYED = Row(
+    "ContainerDelayed",
+    "Pending",
+    "container {container} of pod {pod} does not start ({said})",
+    "wait: it is tried again by itself; where it stays so, ask an administrator to look at the node",
+)
+SANDBOX = Row(
+    "PodSetup",
+    "Pending",
+    "node {node} cannot set up pod {pod} ({said})",
+    "check runtimeClass of {pool}, and the node's container runtime and network; it is tried again by itself",
+)
 QUOTA = Row(
     "Quota",
     "Pending",
@@ -134,6 +190,13 @@ QUEUE = Row(
     "{owner} waits in the queue {queue} ({said})",
     "wait until the queue has room; `kubectl get workloads` shows its place",
 )
+QUEUE_TOO_SMALL = Row(
+    "QueueTooSmall",
+    "Pending",
+    "{owner} asks for more than the queue {queue} ever has ({said})",
+    "lower what the job asks for, choose another queue (cluster.queue), or ask an administrator for a larger quota",
+    final=True,
+)
 QUEUE_CLOSED = Row(
     "QueueClosed",
     "Pending",
@@ -145,6 +208,12 @@ QUEUE_EVICTED = Row(
     "Pending",
     "the queue {queue} took {owner} out again ({said})",
     "wait: it comes back by itself when there is room",
+)
+QUEUE_DEACTIVATED = Row(
+    "QueueDeactivated",
+    "Pending",
+    "the queue {queue} has put {owner} aside ({said})",
+    "ask who deactivated it; dailctl cancel and then dailctl resume put it into the queue anew",
 )
 OPERATOR_SILENT = Row(
     "OperatorSilent",
@@ -186,6 +255,12 @@ CUDA_MISSING = Row(
     "check the node's driver and device plugin, and runtimeClass of {pool}",
     final=True,
 )
+GPU_BROKEN = Row(
+    "GpuBroken",
+    "Failed",
+    "a GPU of pod {pod} on node {node} is broken ({said})",
+    "it is tried again; where it comes back, ask an administrator to take the GPU out of service",
+)
 PEERS_TIMED_OUT = Row(
     "PeersTimedOut",
     "Failed",
@@ -197,7 +272,7 @@ PASSING_FAULT = Row("PassingFault", "Failed", "{said}", "it is tried again by it
 COMMAND_MISSING = Row(
     "CommandMissing",
     "Failed",
-    "the image of container {container} in pod {pod} lacks the program it was to start (exit code {code})",
+    "the image of container {container} in pod {pod} cannot start its program (exit code {code}: {said})",
     "name an image of dail in cluster.image",
     final=True,
 )
@@ -241,6 +316,13 @@ EVICTED = Row(
     "it is started again by itself; where it comes back, set memory or ephemeralStorage of {pool} to what it needs",
     kind="disrupted",
 )
+REJECTED = Row(
+    "Rejected",
+    "Failed",
+    "node {node} did not take pod {pod} ({said})",
+    "it is started again by itself; where it comes back, ask an administrator to look at the node's kubelet and device plugins",
+    kind="disrupted",
+)
 DRAINED = Row("Drained", "Failed", "pod {pod} was moved off node {node} ({said})", "it is started again by itself", kind="disrupted")
 NODE_LOST = Row(
     "NodeLost",
@@ -280,6 +362,19 @@ WEBHOOK_DOWN = Row(
     "the cluster's admission webhook {webhook} does not answer, so {owner} cannot be made ({said})",
     "ask an administrator of the cluster; it is tried again by itself",
     live=True,
+)
+NAMESPACE_GOING = Row(
+    "NamespaceGoing",
+    "Blocked",
+    "the namespace of {owner} is being deleted ({said})",
+    "submit the job to another namespace",
+    final=True,
+)
+API_BUSY = Row(
+    "ApiBusy",
+    "Blocked",
+    "the API server could not make what {owner} needs just now ({said})",
+    "wait: it is tried again by itself",
 )
 POLICY = Row(
     "PolicyDenied",
@@ -322,12 +417,5 @@ RIGHT_MISSING = Row(
 )
 REFUSED = Row("Refused", "Blocked", "the API server refuses {owner} ({said})", "change the job as it says", final=True)
 
-ROWS: tuple[Row, ...] = (
-    *(NO_ROOM, NODE_TOO_SMALL, NO_NODE_MATCHES, TAINT, NODES_NOT_READY, NO_NODES, VOLUME_MISSING, VOLUME_UNBOUND, VOLUME_MOUNT),
-    *(GATED, UNSCHEDULED, IMAGE_MISSING, IMAGE_DENIED, IMAGE_NAME, IMAGE_NOT_THERE, REGISTRY, IMAGE_PULLING, CONFIG_MISSING),
-    *(CONTAINER_START, QUOTA, QUEUE, QUEUE_CLOSED, QUEUE_EVICTED, OPERATOR_SILENT, NODE_SILENT, STARTING, OUT_OF_MEMORY),
-    *(GPU_MEMORY, CUDA_MISSING, PEERS_TIMED_OUT, USER_ERROR, PASSING_FAULT, COMMAND_MISSING, CRASH, SIGNALLED, STOPPED),
-    *(CRASH_LOOP, LIVENESS, PREEMPTED, EVICTED, DRAINED, NODE_LOST, PODS_GONE, DEADLINE, POD_SECURITY, WEBHOOK, WEBHOOK_DOWN, POLICY),
-    *(ACCOUNT_MISSING, PRIORITY_MISSING, LIMITS, RIGHT_MISSING, REFUSED),
-)
-"""In the order of the table."""
+ROWS: tuple[Row, ...] = tuple(one for one in tuple(globals().values()) if isinstance(one, Row))
+"""All of them, in the order in which they stand above."""

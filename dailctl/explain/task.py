@@ -73,7 +73,7 @@ def why_waiting(pod: Object, seen: Seen, now: datetime) -> Cause | None:
         return _leaving(pod, now, deleted)
     if status_of(pod).get("phase") in ("Succeeded", "Failed"):
         return None
-    return _volume(pod, seen) or unscheduled(pod, seen.nodes) or not_started(pod, seen.events, now)
+    return _volume(pod, seen) or _scaling(pod, seen) or unscheduled(pod, seen.nodes) or not_started(pod, seen.events, now)
 
 
 def _of_object(obj: Object, seen: Seen, now: datetime) -> Iterable[Cause]:
@@ -114,6 +114,16 @@ def _volume(pod: Object, seen: Seen) -> Cause | None:
             reason = said.get("message", "") if said is not None else "no volume is bound to it"
             return table.VOLUME_UNBOUND.of(shown(pod), pod=name_of(pod), claim=name_of(claim), said=reason)
     return None
+
+
+def _scaling(pod: Object, seen: Seen) -> Cause | None:
+    """Where an autoscaler has said last that a node is on its way (Cluster Autoscaler, Karpenter)."""
+    if conditions_of(pod).get("PodScheduled", {}).get("status") != "False":
+        return None
+    said = latest(about(pod, seen.events), "TriggeredScaleUp", "NotTriggerScaleUp", "Nominated")
+    if said is None or said["reason"] == "NotTriggerScaleUp":
+        return None
+    return table.SCALING_UP.of(shown(pod), pod=name_of(pod), said=said.get("message", ""))
 
 
 def _leaving(pod: Object, now: datetime, deleted: datetime) -> Cause | None:

@@ -40,6 +40,11 @@ def ended(code: int, message: str = "", reason: str = "Error", *, restarts: int 
     return pod(spec={"nodeName": "gpu-1"}, status={"phase": "Running" if restarts else "Failed", "containerStatuses": [status]})
 
 
+def turned_away(reason: str, message: str) -> Object:
+    """A pod whose node did not start it, or put it out, by its kubelet's own word."""
+    return pod(spec={"nodeName": "gpu-1"}, status={"phase": "Failed", "reason": reason, "message": message})
+
+
 def disrupted(reason: str, message: str) -> Object:
     """A pod that the cluster takes away."""
     condition = {"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message}

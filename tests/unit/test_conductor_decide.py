@@ -78,7 +78,7 @@ def test_a_passing_fault_gets_another_attempt_after_a_pause(code: int, kind: str
 
 
 UNEXPECTED = "container stage of pod rewrite/tuned-0 ended unexpectedly with code 1 (the data is wrong; mend it); see dailctl logs"
-LACKS = "the image of container stage in pod rewrite/tuned-0 lacks the program it was to start (exit code 127); name an image of dail"
+LACKS = "the image of container stage in pod rewrite/tuned-0 cannot start its program (exit code 127: the data is wrong; mend it)"
 
 
 @pytest.mark.parametrize(

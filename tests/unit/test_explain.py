@@ -13,7 +13,7 @@ from dailctl.explain import Seen, explain
 from dailctl.explain.docs import as_markdown
 from dailctl.explain.refusals import refused
 from dailctl.explain.table import ROWS
-from tests.support.recorded import NOW, disrupted, ended, event, job, node, pod, queue_workload, unschedulable, waiting
+from tests.support.recorded import NOW, disrupted, ended, event, job, node, pod, queue_workload, turned_away, unschedulable, waiting
 
 MOMENT = datetime.fromisoformat(NOW)
 GPU = "nvidia.com/gpu"
@@ -28,6 +28,8 @@ TAINTED = (
 MATCHLESS = "0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector."
 OVER = "exceeded quota: few, requested: requests.nvidia.com/gpu=16, used: requests.nvidia.com/gpu=10, limited: requests.nvidia.com/gpu=20"
 NO_FLAVOR = "couldn't assign flavors to pod set main: insufficient unused quota for nvidia.com/gpu in flavor a100, 4 more needed"
+TOO_MUCH = "couldn't assign flavors to pod set main: insufficient quota for nvidia.com/gpu in flavor a, request > maximum capacity (16 > 8)"
+PULL = 'rpc error: code = Unknown desc = failed to pull and unpack image "registry.example/dail:1": '
 WATCHDOG = "[Rank 3] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7, OpType=ALLREDUCE) ran for 600000 ms"
 LATE = {"type": "Failed", "status": "True", "reason": "DeadlineExceeded", "message": "Job was active longer than specified deadline"}
 NO_RIGHT = 'pods is forbidden: User "system:serviceaccount:ml:op" cannot create resource "pods" in API group "" in the namespace "ml"'
@@ -49,9 +51,11 @@ def with_events(one: dict, *events: tuple[str, str]) -> Seen:
     return Seen(pods=(one,), events=tuple(event(one, reason, message) for reason, message in events))
 
 
-def queued(*conditions: dict) -> Seen:
+def queued(*conditions: dict, **fields: object) -> Seen:
     owner = job(labels=QUEUE, spec={"suspend": True})
-    return Seen(objects=(owner,), workloads=(queue_workload(owner, *conditions),))
+    workload = queue_workload(owner, *conditions)
+    workload["spec"] |= fields
+    return Seen(objects=(owner,), workloads=(workload,))
 
 
 RUNNING = {"name": "pytorch", "ready": False, "restartCount": 0, "state": {"running": {"startedAt": "2026-11-24T07:57:00Z"}}}
@@ -76,6 +80,14 @@ CASES: dict[str, tuple[Seen, tuple[str, ...]]] = {
         ("not ready",),
     ),
     "NoNodes": (Seen(pods=(unschedulable("no nodes available to schedule pods"),)), ("no node yet",)),
+    "ScalingUp": (
+        with_events(unschedulable(NO_ROOM), ("TriggeredScaleUp", "pod triggered scale-up: [{gpu-pool 0->1 (max: 4)}]")),
+        ("gpu-pool 0->1", "wait"),
+    ),
+    "VolumeElsewhere": (
+        Seen(pods=(unschedulable("0/2 nodes are available: 2 node(s) had volume node affinity conflict.", **CLAIM),)),
+        ("volume node affinity conflict", "WaitForFirstConsumer"),
+    ),
     "VolumeMissing": (
         Seen(pods=(unschedulable('0/4 nodes are available: persistentvolumeclaim "models" not found. not found'),)),
         ("models", "does not exist", "cluster.cache.claim"),
@@ -126,6 +138,23 @@ CASES: dict[str, tuple[Seen, tuple[str, ...]]] = {
     ),
     "ImageName": (Seen(pods=(waiting("InvalidImageName", "couldn't parse image name"),)), ("no name of an image",)),
     "ImageNotOnNode": (Seen(pods=(waiting("ErrImageNeverPull", "never pull"),)), ("imagePullPolicy",)),
+    "ImageUnfit": (
+        Seen(pods=(waiting("ErrImagePull", f"{PULL}no match for platform in manifest: not found"),)),
+        ("registry.example/dail:1", "other processors", "build it for that platform"),
+    ),
+    "ImageUntrusted": (Seen(pods=(waiting("SignatureValidationFailed", "no signature exists"),)), ("signature", "no signature exists")),
+    "RegistryUntrusted": (
+        Seen(pods=(waiting("ErrImagePull", f"{PULL}tls: failed to verify certificate: x509: certificate signed by unknown authority"),)),
+        ("x509", "accept the registry's certificate"),
+    ),
+    "RegistryLimit": (
+        Seen(pods=(waiting("ErrImagePull", f"{PULL}429 Too Many Requests - Server message: toomanyrequests: unauthenticated pull rate"),)),
+        ("429 Too Many Requests", "cluster.secrets.imagePull"),
+    ),
+    "NodeDiskFull": (
+        Seen(pods=(waiting("ErrImagePull", f"{PULL}failed to extract layer: write /x: no space left on device"),)),
+        ("disk is full", "free space"),
+    ),
     "RegistryUnreachable": (
         Seen(pods=(waiting("ErrImagePull", "dial tcp: lookup registry.example: no such host: not found"),)),
         ("reach the registry",),
@@ -138,6 +167,11 @@ CASES: dict[str, tuple[Seen, tuple[str, ...]]] = {
         Seen(pods=(waiting("CreateContainerConfigError", 'secret "dail-s3" not found'),)),
         ('secret "dail-s3" not found', "create the Secret"),
     ),
+    "PodSetup": (
+        with_events(pod(spec={"nodeName": "gpu-1"}), ("FailedCreatePodSandBox", 'no runtime for "nvidia" is configured')),
+        ("node gpu-1", 'no runtime for "nvidia"', "runtimeClass of cluster.pools.train"),
+    ),
+    "ContainerDelayed": (Seen(pods=(waiting("CreateContainerError", "context deadline exceeded"),)), ("deadline", "tried again")),
     "ContainerStart": (Seen(pods=(waiting("RunContainerError", "exec format error"),)), ("exec format error",)),
     "Quota": (
         forbidden(OVER),
@@ -153,6 +187,14 @@ CASES: dict[str, tuple[Seen, tuple[str, ...]]] = {
             }
         ),
         ("gpu-queue", "4 more needed"),
+    ),
+    "QueueTooSmall": (
+        queued({"type": "QuotaReserved", "status": "False", "reason": "Pending", "message": TOO_MUCH}),
+        ("more than the queue gpu-queue ever has", "16 > 8", "larger quota"),
+    ),
+    "QueueDeactivated": (
+        queued({"type": "Evicted", "status": "True", "reason": "Deactivated", "message": "The workload is deactivated"}, active=False),
+        ("put job.batch/qwen-1a2b3c4d-select aside", "dailctl cancel"),
     ),
     "QueueClosed": (
         queued({"type": "QuotaReserved", "status": "False", "reason": "Inadmissible", "message": "LocalQueue gpu-queue doesn't exist"}),
@@ -188,6 +230,10 @@ CASES: dict[str, tuple[Seen, tuple[str, ...]]] = {
         Seen(pods=(ended(7, "RuntimeError: Found no NVIDIA driver on your system. no CUDA-capable device is detected"),)),
         ("8 nvidia.com/gpu", "device plugin"),
     ),
+    "GpuBroken": (
+        Seen(pods=(ended(1, "torch.AcceleratorError: CUDA error: uncorrectable ECC error encountered"),)),
+        ("on node gpu-1", "ECC", "out of service"),
+    ),
     "PeersTimedOut": (
         Seen(pods=(ended(134, WATCHDOG),)),
         ("lost touch", "NCCL_SOCKET_IFNAME"),
@@ -214,6 +260,10 @@ CASES: dict[str, tuple[Seen, tuple[str, ...]]] = {
     "Evicted": (
         Seen(pods=(disrupted("TerminationByKubelet", "The node was low on resource: ephemeral-storage."),)),
         ("ephemeral-storage", "gpu-1"),
+    ),
+    "Rejected": (
+        Seen(pods=(turned_away("OutOfnvidia.com/gpu", "Node didn't have enough resource: nvidia.com/gpu, requested: 8, used: 8"),)),
+        ("gpu-1 did not take", "OutOfnvidia.com/gpu", "device plugins"),
     ),
     "Drained": (Seen(pods=(disrupted("EvictionByEvictionAPI", "Eviction API: evicting"),)), ("moved off node gpu-1",)),
     "NodeLost": (
@@ -252,6 +302,14 @@ CASES: dict[str, tuple[Seen, tuple[str, ...]]] = {
             'Error creating: Internal error occurred: failed calling webhook "mpod.kb.io": failed to call webhook: connection refused',
         ),
         ("mpod.kb.io", "connection refused"),
+    ),
+    "NamespaceGoing": (
+        forbidden("unable to create new content in namespace ml because it is being terminated"),
+        ("being deleted", "another namespace"),
+    ),
+    "ApiBusy": (
+        on_object("FailedCreate", "Error creating: Internal error occurred: resource quota evaluation timed out"),
+        ("quota evaluation timed out", "tried again"),
     ),
     "PolicyDenied": (
         forbidden("ValidatingAdmissionPolicy 'no-latest' with binding 'all' denied request: tag latest is not allowed"),
