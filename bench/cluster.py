@@ -105,7 +105,7 @@ def crowd(run: ClusterRun, runs: int) -> str:
         for one in others[:-1]:
             client.apply(one, "dailctl")
         tasks = run_of_record(held["data"]).tasks
-        hands = Hands(client, submission.record, held, manifests_of(submission.record, held["data"]), None)
+        hands = Hands(client, submission.record, held, manifests_of(submission.record, held["data"]), None, lambda: None)
         status = fresh_status((task.name, task.slug, task.stage) for task in tasks)
         at_work = number < AT_WORK * runs
         for place, task in enumerate(status.tasks):
@@ -114,7 +114,8 @@ def crowd(run: ClusterRun, runs: int) -> str:
             state = "done" if not at_work or place < 1 else "running" if place == 1 else "waiting"
             status = status.with_task(task.model_copy(update={"state": state, "attempts": int(state != "waiting"), "started": began}))
         update = {"state": "running" if at_work else "done", "started": began, "updated": datetime.now(UTC)}
-        hands.write_status(status.model_copy(update=update if at_work else {**update, "exit_code": 0, "finished": datetime.now(UTC)}))
+        update |= {} if at_work else {"exit_code": 0, "finished": datetime.now(UTC)}
+        hands.write_status(status.model_copy(update=update), held["metadata"]["resourceVersion"])
         last = submission.name if at_work else last
         if number % 50 == 49:
             told(f"{number + 1} runs")

@@ -97,17 +97,17 @@ def conduct(client: Client, name: str, pod: str | None) -> RunStatus | None:
     held = client.get(CONFIG_MAP, name)
     data: dict[str, str] = held.get("data") or {}
     manifests = manifests_of(record, data)
-    hands = Hands(client, record, held, manifests, pod)
+    hands = Hands(client, record, held, manifests, pod, lease.require)
     status = first_status(record, data)
     say(f"conducts {record.name}: {len(record.tasks)} tasks")
     eyes = Eyes(client, record, manifests, changed.set)
     try:
-        store, status = _store(record, data, status, hands)
+        store, status = _store(client, record, data, status, hands)
         try:
             eyes.open()
         except NotFound as err:
             # A kind that the run needs is not there, and nothing but an installation will bring it.
-            hands.write_status(failed_status(status, err, read_control(data), hands.now()))
+            hands.write_status(failed_status(status, err, read_control(data), hands.now()), _version(client, name))
             raise
         archive = Archive(client, store.root, record.name)
         expected = expected_of(manifests)
@@ -124,7 +124,11 @@ def conduct(client: Client, name: str, pod: str | None) -> RunStatus | None:
         lease.release()
 
 
-def _store(record: RunRecord, data: dict[str, str], status: RunStatus, hands: Hands) -> tuple[RunStore, RunStatus]:
+def _version(client: Client, name: str) -> str:
+    return str(client.get(CONFIG_MAP, name)["metadata"]["resourceVersion"])
+
+
+def _store(client: Client, record: RunRecord, data: dict[str, str], status: RunStatus, hands: Hands) -> tuple[RunStore, RunStatus]:
     try:
         return run_store(record, data), status
     except TransientError:
@@ -133,7 +137,7 @@ def _store(record: RunRecord, data: dict[str, str], status: RunStatus, hands: Ha
         # Told where people look, and what is left of the run goes: a store that refuses now will refuse again.
         say(str(err))
         status = failed_status(status, err, read_control(data), hands.now())
-        hands.write_status(status)
+        hands.write_status(status, _version(client, record.name))
         root = open_store(record.run_uri, endpoint=record.endpoint, region=record.region)
         return RunStore(None, root, err), status
 

@@ -14,6 +14,7 @@ from dail_runtime.stages.usage import add_usage
 from dailctl.conductor.archive import Archive
 from dailctl.conductor.decide import ATTEMPT, Live, Note
 from dailctl.conductor.eyes import RUN_LABEL, TASK_LABEL
+from dailctl.conductor.lease import DURATION, SURE
 from dailctl.conductor.status import KEY, MANAGER, SUMMARY, RunStatus, summary_of
 from dailctl.conductor.store import RunStore
 from dailctl.conductor.usage import Meter
@@ -42,6 +43,9 @@ HELPERS: tuple[tuple[Resource, str], ...] = (
 )
 """What the chart makes once for a run, besides its record and its conductor's Job; `{}` is the run's name."""
 
+WRITE_PATIENCE = (DURATION - SURE) / 2
+"""Seconds for which a write is tried again: one that began when the lease was sure is over before another may take it."""
+
 Take = Callable[[Object], None]
 """Hears what the API server answered to a write."""
 
@@ -53,12 +57,23 @@ def manifests_of(record: RunRecord, data: Mapping[str, str]) -> dict[str, tuple[
 
 
 class Hands:
-    """Acts for one run."""
+    """Acts for one run.
+
+    Before each write it asks `sure`, which raises where another conductor may hold the run by now; and a write is tried
+    again for a few seconds only. So none that waited in a partition arrives after the run has another conductor.
+    """
 
     def __init__(
-        self, client: Client, record: RunRecord, owner: Object, manifests: Mapping[str, tuple[Object, ...]], pod: str | None
+        self,
+        client: Client,
+        record: RunRecord,
+        owner: Object,
+        manifests: Mapping[str, tuple[Object, ...]],
+        pod: str | None,
+        sure: Callable[[], None],
     ) -> None:
         self._client, self._record, self._manifests, self._pod = client, record, manifests, pod
+        self._brief, self._sure = client.with_patience(WRITE_PATIENCE), sure
         self._owner = owner_reference(owner)
         self._meters: dict[tuple[str, int], Meter] = {}
 
@@ -73,7 +88,7 @@ class Hands:
             owned = {**manifest, "metadata": {**meta, "annotations": annotations, "ownerReferences": [self._owner]}}
             with contextlib.suppress(Conflict):
                 # There after all, and the watch has yet to say so.
-                take(self._client.create(owned, manager=MANAGER))
+                take(self._writer().create(owned, manager=MANAGER))
 
     def meter(self, task: str, attempt: int) -> Meter:
         """What follows the pods of this attempt."""
@@ -100,19 +115,19 @@ class Hands:
             except DailError as err:
                 said.append(f"what {task} used is not recorded: {err}")
         for one in leaving:
-            self._client.delete(self._client.resource_of(one), name_of(one), propagation="Foreground", uid=uid_of(one))
+            self._writer().delete(self._client.resource_of(one), name_of(one), propagation="Foreground", uid=uid_of(one))
         return said
 
-    def write_status(self, status: RunStatus) -> Object:
-        """Put the status into the record; returns the record.
+    def write_status(self, status: RunStatus, version: str) -> Object:
+        """Put the status into the record as it was at `version`, its resourceVersion; returns the record.
 
         Raises:
-            Conflict: the record is gone, or another of the same name has taken its place.
+            Conflict: the record was changed since, is gone, or another of the same name has taken its place.
         """
         annotations = {SUMMARY: summary_of(status).model_dump_json(exclude_defaults=True)}
-        meta = {"name": self._record.name, "uid": self._owner["uid"], "annotations": annotations}
+        meta = {"name": self._record.name, "uid": self._owner["uid"], "resourceVersion": version, "annotations": annotations}
         body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {KEY: status.model_dump_json(indent=1)}}
-        return self._client.apply(body, MANAGER)
+        return self._writer().apply(body, MANAGER)
 
     def now(self) -> datetime:
         """The API server's time: pauses and deadlines stand beside its stamps, and another conductor may have to keep them."""
@@ -137,7 +152,7 @@ class Hands:
             "count": 1,
         }
         with contextlib.suppress(DailError):
-            self._client.create(event, manager=MANAGER)
+            self._writer().create(event, manager=MANAGER)
 
     def hand_over(self) -> None:
         """Make the run's helpers (account, role, lease, ...) go with the conductor's own Job, which goes a while after it ends.
@@ -150,7 +165,11 @@ class Hands:
         for kind, pattern in HELPERS:
             # Not every run has all of them, and whoever installed one by other means keeps it.
             with contextlib.suppress(NotFound, Forbidden):
-                self._client.merge(kind, pattern.format(self._record.name), {"metadata": {"ownerReferences": [owner_reference(job)]}})
+                self._writer().merge(kind, pattern.format(self._record.name), {"metadata": {"ownerReferences": [owner_reference(job)]}})
+
+    def _writer(self) -> Client:
+        self._sure()
+        return self._brief
 
     def _own_job(self) -> Object | None:
         if self._pod is None:

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from dail_runtime.errors import DailError
+from dail_runtime.errors import DailError, TransientError
 from dailctl.conductor.pods import is_over
 from dailctl.conductor.status import MANAGER
 from dailctl.kube import Client, Conflict
@@ -63,6 +63,11 @@ class Lease:
     def is_ours(self) -> bool:
         """Whether acting is safe now."""
         return time.monotonic() - self._renewed < SURE
+
+    def require(self) -> None:
+        """Raise TransientError where acting is not safe now."""
+        if not self.is_ours():
+            raise TransientError(f"the lease {self._name} was not renewed for {SURE:g} s; nothing is done until it is certain who holds it")
 
     def release(self) -> None:
         """Stop renewing, and let the next one have it at once."""

@@ -78,7 +78,7 @@ class Conductor:
                 return None
             try:
                 decision = self._decide(held)
-                if self._act(decision):
+                if self._act(held, decision):
                     return self.status
             except DailError as err:
                 self._endure(held, err)
@@ -108,9 +108,9 @@ class Conductor:
         )
         return decide(self.record, status, world)
 
-    def _act(self, decision: Decision) -> bool:
+    def _act(self, held: Object, decision: Decision) -> bool:
         """Write the status, then do what was decided; whether the run is over."""
-        self._write(decision.status)
+        self._write(held, decision.status)
         for note in decision.notes:
             self.say(note.sentence)
             self.hands.tell(note)
@@ -140,13 +140,14 @@ class Conductor:
         for sentence in self.hands.remove(action.task, status.task(action.task).attempts, live, self.archive, self.store):
             self.say(sentence)
 
-    def _write(self, status: RunStatus) -> None:
-        """Put the status into the record; one that differs by its progress alone only now and then."""
+    def _write(self, held: Object, status: RunStatus) -> None:
+        """Put the status into the record as it was seen; one that differs by its progress alone only now and then."""
         status = status.model_copy(update={"conductor": self.pod})
         same = _telling(status) == _telling(self.status)
         if same and (status.tasks == self.status.tasks or time.monotonic() - self._written_at < STATUS_EVERY):
             return
-        self.eyes.take(self.hands.write_status(status.model_copy(update={"updated": self.hands.now()})))
+        stamped = status.model_copy(update={"updated": self.hands.now()})
+        self.eyes.take(self.hands.write_status(stamped, held["metadata"]["resourceVersion"]))
         self.status, self._written_at = status, time.monotonic()
 
     def _endure(self, held: Object, err: DailError) -> None:
@@ -159,8 +160,8 @@ class Conductor:
             return
         self.say(str(err))
         self._refused_since = None
-        with contextlib.suppress(TransientError):
-            self._write(failed_status(self.status, err, read_control(held.get("data") or {}), self.hands.now()))
+        with contextlib.suppress(TransientError, Conflict):
+            self._write(held, failed_status(self.status, err, read_control(held.get("data") or {}), self.hands.now()))
             self.hands.tell(Note("RunFailed", str(err), warning=True))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import random
 from collections.abc import Iterator, Mapping
@@ -43,6 +44,12 @@ class Client:
     def namespace(self) -> str:
         """Where namespaced objects are when nothing else is said."""
         return self.access.namespace
+
+    def with_patience(self, seconds: float) -> Client:
+        """The same client, with the same connections, which tries a request again for so long."""
+        other = copy.copy(self)
+        other._transport = self._transport.with_patience(seconds)
+        return other
 
     def now(self) -> datetime:
         """The API server's time, by which its objects are stamped."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import random
 import socket
@@ -74,6 +75,12 @@ class Transport:
             options |= {"server_hostname": access.server_name, "assert_hostname": access.server_name}
         proxy = access.proxy or _proxy_for(access.server)
         self._pool: urllib3.PoolManager = urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
+
+    def with_patience(self, seconds: float) -> Transport:
+        """The same connections, on which requests are tried again for so long."""
+        other = copy.copy(self)
+        other._patience = seconds
+        return other
 
     def close(self) -> None:
         """Close idle connections."""
