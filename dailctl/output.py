@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import sys
-import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -15,6 +15,8 @@ from typing import Any, TextIO
 
 LEAST = 12
 """Characters that are left of a column of a table however narrow the terminal is."""
+STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Control characters, and those that turn the direction of writing: what is shown must be what is there."""
 RED, YELLOW, OFF = "\x1b[31m", "\x1b[33m", "\x1b[0m"
 
 
@@ -82,17 +84,20 @@ def error(message: str) -> None:
 
 def printable(text: str) -> str:
     """`text` with control characters written out: data and file names must not be able to steer the terminal."""
-    return "".join(c if c in "\n\t" or unicodedata.category(c) != "Cc" else f"\\x{ord(c):02x}" for c in text)
+    return STEERING.sub(lambda found: _escaped(found.group()), text)
 
 
 def document(value: Any, form: Document | Form) -> None:
     """Print `value` (JSON types only) as JSON or YAML."""
     if form.value == "json":
-        data(json.dumps(value, indent=2, ensure_ascii=False))
+        # JSON itself only escapes what is below a space. The rest can stand in strings alone, where its escape means the same.
+        data(STEERING.sub(_as_json, json.dumps(value, indent=2, ensure_ascii=False)))
         return
     import yaml
 
-    data(yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
+    text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    # YAML escapes in quoted strings alone: it then writes all of them anew.
+    data(yaml.safe_dump(value, sort_keys=False) if STEERING.search(text) else text)
 
 
 def table(
@@ -180,6 +185,15 @@ def size(count: float) -> str:
 
 def _colored(line: str, color: str) -> str:
     return f"{color}{line}{OFF}" if wants_color(sys.stderr) else line
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def _as_json(found: re.Match[str]) -> str:
+    return f"\\u{ord(found.group()):04x}"
 
 
 def _to_stderr(line: str) -> None:

@@ -130,7 +130,8 @@ def described(run: RunDescription, *, width: int | None = None) -> str:
         ("Finished", _when(run.finished) + (f", exit code {run.exit_code}" if run.exit_code is not None else "")),
         ("Conductor", run.conductor or "no pod of it runs"),
     ]
-    parts = ["".join(f"{name + ':':<12}{output.printable(text)}\n" for name, text in facts)]
+    # A line each: no message can pass for another fact.
+    parts = ["".join(f"{name + ':':<12}{' '.join(text.split())}\n" for name, text in facts)]
     parts.append("Tasks:\n" + _indented(task_table(run.tasks, width=_less(width))))
     if run.causes:
         parts.append("Why:\n" + "".join(f"  {one.subject} ({one.task}): {one.sentence}\n    -> {one.remedy}\n" for one in run.causes))

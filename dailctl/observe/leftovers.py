@@ -38,7 +38,7 @@ from dailctl.observe.runs import RUN_LABEL, TASK_LABEL, list_runs
 KINDS = (JOB, PYTORCH_JOB, DEPLOYMENT, SERVICE, PDB, NETWORK_POLICY, LEASE, ROLE_BINDING, ROLE, SERVICE_ACCOUNT, PVC, POD)
 """Everything that a run may consist of, besides its record. What holds pods goes first."""
 GRACE = timedelta(minutes=5)
-"""So long after a run's end its conductor, or the cluster, may still be at it."""
+"""So long after a run's end its conductor, or the cluster, may still be at it; and so long after its helpers its record may come."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def find_leftovers(client: Client, *, namespace: str | None, older: timedelta | 
         if uids & {str(reference.get("uid")) for reference in one["metadata"].get("ownerReferences") or ()}:
             # It goes with its owner.
             continue
-        reason = _reason(one, runs.get(_run_of(one)), _run_of(one) in conducted, now)
+        reason = reason_of(one, runs.get(_run_of(one)), _run_of(one) in conducted, now)
         if reason is not None:
             found.append(Found(kind, one, _view(one, reason)))
     return [*found, *(_old_records(client, runs.values(), namespace, older, now) if older is not None else ())], hidden
@@ -109,14 +109,16 @@ def _objects(client: Client, namespace: str | None) -> tuple[list[tuple[Resource
     return objects, [kind.shown for kind, found in answers if found is None]
 
 
-def _reason(obj: Object, run: RunView | None, conducted: bool, now: datetime) -> str | None:
+def reason_of(obj: Object, run: RunView | None, conducted: bool, now: datetime) -> str | None:
     """Why an object is a leftover; None where it is none."""
     deleted = obj["metadata"].get("deletionTimestamp")
     if deleted:
         late = now - datetime.fromisoformat(deleted)
         return f"should be gone for {output.duration(late.total_seconds())}" if late > GRACE else None
     if run is None:
-        return "its run has no record"
+        # Helm and GitOps tools apply in orders of their own, and what is no stage's may come before the record.
+        young = now - datetime.fromisoformat(obj["metadata"]["creationTimestamp"]) < GRACE
+        return None if young and label_of(obj, TASK_LABEL) is None else "its run has no record"
     if run.state not in ENDED or run.finished is None or now - run.finished < GRACE or conducted:
         return None
     return f"its run is {run.state}" if label_of(obj, TASK_LABEL) else f"its run is {run.state} and has no conductor"

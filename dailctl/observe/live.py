@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 from dail_runtime.errors import TransientError, UsageError
 from dailctl import output
 from dailctl.conductor.status import summary_of
-from dailctl.kube import Client
+from dailctl.kube import Client, Forbidden
 from dailctl.kube.cache import Cache
 from dailctl.kube.client import ALL
 from dailctl.kube.resources import CONFIG_MAP, EVENT, label_of, name_of, uid_of
@@ -118,15 +118,18 @@ def watch_runs(client: Client, *, namespace: str | None, labels: str, names: Seq
 def watch_run(client: Client, held: Held) -> Held:
     """Show the tasks of a run and what its conductor says until the run has ended; returns its last state.
 
+    Events are left out where the user may not list them.
+
     Raises:
         UsageError: the run was deleted.
+        ApiError: the user may not list or watch records.
         TransientError: the API server does not answer at first.
     """
     etas: dict[str, Eta] = {}
     about = f"involvedObject.uid={held.uid}"
     with (
         _cache(client, CONFIG_MAP, fields=f"metadata.name={held.name}", namespace=held.namespace) as (records, changed),
-        _cache(client, EVENT, fields=about, namespace=held.namespace) as (events, _),
+        _cache(client, EVENT, fields=about, namespace=held.namespace, needed=False) as (events, _),
         screen() as place,
     ):
         while True:
@@ -199,13 +202,18 @@ def _pause(changed: threading.Event, place: Screen) -> None:
 
 
 @contextlib.contextmanager
-def _cache(client: Client, resource: Any, **chosen: Any) -> Iterator[tuple[Cache, threading.Event]]:
+def _cache(client: Client, resource: Any, *, needed: bool = True, **chosen: Any) -> Iterator[tuple[Cache, threading.Event]]:
     changed = threading.Event()
     cache = Cache(client, resource, changed.set, **chosen)
     cache.start()
     try:
-        if not cache.wait(FIRST_LIST):
-            raise TransientError(f"the API server does not list {resource.shown}; try again later")
+        try:
+            if not cache.wait(FIRST_LIST):
+                raise TransientError(f"the API server does not list {resource.shown}; try again later")
+        except Forbidden as err:
+            if needed:
+                raise
+            output.warn(str(err))
         changed.clear()
         yield cache, changed
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,8 @@ RECORDS = "app.kubernetes.io/name=dail,app.kubernetes.io/component=record"
 """Selects the records of runs."""
 JOB_LABEL, RUN_LABEL, TASK_LABEL = "dail.dev/job", "dail.dev/run", "dail.dev/task"
 AT_ONCE = 16
+MOST_SIMILAR = 3
+"""Names that are offered for one that does not exist."""
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
@@ -158,7 +161,9 @@ def _of_job(client: Client, job: str, wanted: str, *, acting: bool) -> Held:
     found = client.select(CONFIG_MAP, labels=f"{RECORDS},{JOB_LABEL}={job}", metadata_only=True)
     runs = sorted(views_of(client, found), key=lambda view: (view.created, view.name))
     if not runs:
-        where = f"in namespace {client.namespace}"
+        all_runs = client.select(CONFIG_MAP, labels=RECORDS, metadata_only=True)
+        like = similar(wanted, [name for one in all_runs for name in (name_of(one), label_of(one, JOB_LABEL)) if name])
+        where = f"in namespace {client.namespace}" + (f" (there is {', '.join(like)})" if like else "")
         raise UsageError(
             f"there is no run {wanted} {where}; dailctl get lists them, -n chooses another namespace, dailctl submit starts one"
         )
@@ -172,6 +177,13 @@ def _of_job(client: Client, job: str, wanted: str, *, acting: bool) -> Held:
     if found_run is None:
         raise UsageError(f"run {runs[-1].name} was deleted just now")
     return found_run
+
+
+def similar(wanted: str, names: Iterable[str]) -> list[str]:
+    """Those of the names that someone who wrote `wanted` may have meant, the likeliest first."""
+    known = list(dict.fromkeys(names))
+    begun = [name for name in known if name.startswith(wanted)]
+    return list(dict.fromkeys([*difflib.get_close_matches(wanted, known, n=MOST_SIMILAR), *begun]))[:MOST_SIMILAR]
 
 
 def _summary_in(client: Client, obj: Object) -> RunSummary | None:

@@ -186,10 +186,14 @@ def test_delete_removes_everything_and_gc_finds_what_was_left(run: ClusterRun) -
     stopped(run)
     nothing = verb(run, "gc")
     assert (nothing.out, nothing.err.strip()) == ("", "nothing is left behind")
-    wrong = verb(run, "delete", run.name, "nope")
+    wrong = verb(run, "delete", run.name, f"{run.name[:-1]}x")
     assert wrong.code == 2
+    assert f"there is no run {run.name[:-1]}x in namespace {run.namespace} (there is {run.name})" in wrong.err
     assert run.status() is not None, "a wrong name must not remove the others"
-    said = verb(run, "delete", run.name)
+    asked = verb(run, "delete", run.name)
+    assert (asked.code, "is running, and delete asks before it ends a run" in asked.err) == (2, True), asked.err
+    assert run.status() is not None
+    said = verb(run, "delete", run.name, "--yes")
     assert (said.code, said.out) == (0, f"run/{run.name} deleted\n"), said.err
     assert "its results are kept in s3://" in said.err
     assert run.objects("pods") == []
@@ -255,11 +259,19 @@ def test_a_user_without_rights_gets_them_named(run: ClusterRun) -> None:
     assert run.name in verb(run, "get", kubeconfig=user).out
     described = RunDescription.model_validate_json(verb(run, "describe", run.name, "-o", "json", kubeconfig=user).out)
     assert {"pods", "events", "jobs"} <= set(described.unknown)
-    for words in (["cancel", run.name], ["delete", run.name], ["logs", run.name], ["events", run.name]):
+    for words in (["cancel", run.name], ["delete", run.name, "--yes"], ["logs", run.name], ["events", run.name]):
         said = verb(run, *words, kubeconfig=user)
         assert said.code == 9, (words, said)
         assert "has no right to" in said.err
         assert len(said.errors) == 1
+    # Of events it only says that it may not show them.
+    watcher = run.lab.user("watcher", run.namespace, [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list", "watch"]}])
+    with run.started("watch", run.name, kubeconfig=watcher) as watching:
+        assert watching.stdout is not None
+        assert watching.stdout.readline().split()[:2] == ["NAME", "STATE"]
+        watching.terminate()
+        _, err = watching.communicate(timeout=60)
+    assert "cannot list events" in err
     nobody = run.lab.user("nobody", run.namespace, [])
     said = verb(run, "get", kubeconfig=nobody)
     assert (said.code, len(said.errors)) == (9, 1)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import json
+import string
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import yaml
 
 from dailctl import output
 from dailctl.progress import Eta, View
@@ -30,6 +33,25 @@ def test_a_table_has_aligned_columns_and_nothing_at_its_lines_ends() -> None:
 
 def test_a_cell_cannot_break_its_line_or_steer_the_terminal() -> None:
     assert output.table(["ERROR"], [["one\ntwo\x1b[31m"]]) == "ERROR\none two\\x1b[31m\n"
+
+
+STEERING = "\x1b]0;title\x07 \x9b2J \x7f \u202egpj.exe\u2066 \u200f"
+
+
+def test_neither_controls_nor_the_direction_of_writing_reach_a_terminal() -> None:
+    assert output.printable(STEERING) == r"\x1b]0;title\x07 \x9b2J \x7f \u202egpj.exe\u2066 \u200f"
+    assert output.printable("naïve 你好 👩‍🔬\n\t") == "naïve 你好 👩‍🔬\n\t"
+
+
+@pytest.mark.parametrize("form", list(output.Document))
+def test_documents_hold_every_character_and_steer_no_terminal(form: output.Document, capsys: pytest.CaptureFixture[str]) -> None:
+    value = {"message": STEERING, "name": "你好"}
+    output.document(value, form)
+    said = capsys.readouterr().out
+    assert not set(said) & set(STEERING.replace(" ", "")) - set(string.printable)
+    assert (json.loads if form is output.Document.JSON else yaml.safe_load)(said) == value
+    output.document({"name": "你好"}, form)
+    assert "你好" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

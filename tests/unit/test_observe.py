@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from dailctl.conductor.status import RunSummary, read_summary, summary_of
-from dailctl.observe.describe import description, is_about
+from dailctl.observe.describe import described, description, is_about
+from dailctl.observe.leftovers import reason_of
 from dailctl.observe.model import DOCUMENTS, RunDescription, RunList
-from dailctl.observe.runs import view_of
+from dailctl.observe.runs import similar, view_of
 from dailctl.observe.schemas import schemas
 from tests.golden.tables import a_run, gathered
 from tests.support.recorded import event, pod
@@ -47,6 +48,34 @@ def test_a_record_that_is_being_removed_is_shown_so() -> None:
     held = a_run()
     obj = {**held.obj, "metadata": {**held.obj["metadata"], "deletionTimestamp": "2026-11-24T08:00:00Z"}}
     assert view_of(obj, RunSummary()).state == "deleting"
+
+
+def test_no_message_passes_for_another_fact_of_a_run() -> None:
+    held = a_run(message="lost\nState:      done\nStore:\ts3://elsewhere")
+    lines = described(description(held, gathered(held), datetime(2026, 11, 24, 8, tzinfo=UTC))).splitlines()
+    assert [line for line in lines if line.startswith(("State:", "Store:"))] == [
+        "State:      running (rewrite/tuned)",
+        "Store:      s3://runs/team/aime-qwen",
+    ]
+
+
+def test_names_that_are_nearly_right_are_offered() -> None:
+    names = ["aime-qwen-62b02cd3", "aime-qwen", "gsm-llama-1a2b3c4d", "gsm-llama"]
+    assert similar("aime-qwen-62b02cd4", names)[0] == "aime-qwen-62b02cd3"
+    assert similar("gsm", names) == ["gsm-llama-1a2b3c4d", "gsm-llama"]
+    assert similar("zzz", names) == []
+
+
+@pytest.mark.parametrize(
+    ("task", "minutes", "left"),
+    [(None, 1, False), (None, 10, True), ("train", 1, True), ("train", 10, True)],
+)
+def test_what_comes_before_its_record_is_no_leftover_for_a_while(task: str | None, minutes: int, left: bool) -> None:
+    now = datetime(2026, 11, 24, 8, tzinfo=UTC)
+    labels = {"dail.dev/run": "qwen-1a2b3c4d", **({"dail.dev/task": task} if task else {})}
+    made = now - timedelta(minutes=minutes)
+    policy = {"metadata": {"name": "x", "namespace": "ml", "labels": labels, "creationTimestamp": made.isoformat()}}
+    assert (reason_of(policy, None, False, now) is not None) == left
 
 
 @pytest.mark.parametrize(
