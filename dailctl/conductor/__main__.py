@@ -115,7 +115,7 @@ def conduct(client: Client, name: str, pod: str | None) -> RunStatus | None:
             conductor = Conductor(
                 record, uid_of(held), eyes, hands, store, archive, lease, changed, lost, expected, say, pod, status
             )  # fmt: skip
-            serve_metrics(RunMetrics(record, lambda: conductor.status))
+            serve_metrics(RunMetrics(record, lambda: conductor.status, lambda: conductor.looked))
             return conductor.run()
         finally:
             LOG.keep(store.root, record.name)

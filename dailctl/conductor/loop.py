@@ -55,6 +55,8 @@ class Conductor:
     """The conductor's own pod."""
     status: RunStatus
     """What is known of the run: its record's, at first."""
+    looked: datetime | None = None
+    """When it last saw everything of the run and did what was due; the API server's time."""
     _written_at: float = float("-inf")
     _refused_since: float | None = None
 
@@ -85,7 +87,7 @@ class Conductor:
                 self.lost.wait(pause)
                 pause = min(2 * pause, PAUSES[1])
                 continue
-            pause, self._refused_since = PAUSES[0], None
+            pause, self._refused_since, self.looked = PAUSES[0], None, self.hands.now()
             late = (decision.wake - self.hands.now()).total_seconds() if decision.wake is not None else TICK
             self.changed.wait(min(TICK, max(0.0, late)))
 

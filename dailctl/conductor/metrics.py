@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import get_args
 
 from prometheus_client import Metric
@@ -16,8 +17,8 @@ from dailctl.render.record import RunRecord
 class RunMetrics:
     """A run as its conductor sees it; a `Source` of dail_runtime.metrics."""
 
-    def __init__(self, record: RunRecord, status: Callable[[], RunStatus]) -> None:
-        self._record, self._status = record, status
+    def __init__(self, record: RunRecord, status: Callable[[], RunStatus], looked: Callable[[], datetime | None]) -> None:
+        self._record, self._status, self._looked = record, status, looked
 
     def collect(self) -> Iterator[Metric]:
         """See Source."""
@@ -33,6 +34,7 @@ class RunMetrics:
             ("dail_run_start_time_seconds", "When the run's first task began.", status.started),
             ("dail_run_end_time_seconds", "When the run ended.", status.finished),
             ("dail_run_update_time_seconds", "When the conductor last wrote the run's status.", status.updated),
+            ("dail_run_look_time_seconds", "When the conductor last saw all of the run and did what was due.", self._looked()),
         ):
             family = GaugeMetricFamily(name, meaning, labels=["run"])
             if moment is not None:

@@ -6,6 +6,7 @@ import json
 import re
 import urllib.request
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from dailctl.conductor.metrics import RunMetrics
 from dailctl.conductor.status import RunStatus, fresh_status
 from tests.golden.tables import a_run
 
+LOOKED = datetime(2026, 11, 24, 8, tzinfo=UTC)
 DASHBOARD = Path("charts/dail-run/dashboards/dail-runs.json")
 
 
@@ -33,7 +35,7 @@ def a_stage() -> StageMetrics:
 
 def conducted(status: RunStatus | None = None) -> RunMetrics:
     held = a_run()
-    return RunMetrics(held.record, lambda: status or held.status)
+    return RunMetrics(held.record, lambda: status or held.status, lambda: LOOKED)
 
 
 def values(source: Any) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -68,6 +70,9 @@ def test_a_run_tells_its_state_and_that_of_its_tasks() -> None:
     assert found[("dail_task_state", (run, ("state", "running"), task))] == 1
     assert found[("dail_task_attempts_total", (run, task))] == 2
     assert found[("dail_task_pods_ready", (run, task))] == 4
+    # Of a run that waits for days the status stays as it is; that its conductor lives is told apart.
+    assert found[("dail_run_look_time_seconds", (run,))] == LOOKED.timestamp()
+    assert ("dail_run_update_time_seconds", (run,)) not in found
 
 
 def test_names_follow_the_conventions() -> None:
