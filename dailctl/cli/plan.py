@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,25 +48,28 @@ def plan(
     if form is not None:
         output.document(found.document(), form)
         return
-    output.data(told(found))
+    output.data(told(found, width=output.width_of(sys.stdout)))
     if unknown := found.unknown():
         output.talk(
             f"No measured rate for {', '.join(unknown)}: run a small part (--set data.limit=16), and the next plan knows; or give --rates."
         )
 
 
-def told(found: Estimate) -> str:
+def told(found: Estimate, *, width: int | None = None) -> str:
     """The table, where its figures come from, and the sums."""
     head = ["NAME", "STATE", "OBJECTS", "PODS", "GPUS", "TOKENS", "TIME", "GPU-HOURS", *(["COST"] if found.prices else []), "STORED"]
-    lines = [output.table(head, [_row(task, priced=bool(found.prices)) for task in found.tasks])]
+    rows = [_row(task, priced=bool(found.prices)) for task in found.tasks]
+    lines = [output.table(head, rows, width=width, elastic=("NAME", "GPUS"), spare=("OBJECTS", "STORED", "PODS"))]
     sources = dict.fromkeys(source for task in found.tasks if not task.done for source in task.sources)
     lines += [f"from: {source}\n" for source in sources]
     for word, done in (("to do", False), ("done", True)):
         if any(task.done is done for task in found.tasks):
-            cost = found.cost(done=done)
-            money = "" if cost is None else f", cost {cost:.2f}"
+            least = "" if done or not found.unknown() else "at least "
+            cost, unpriced = found.cost(done=done), found.unpriced(done=done)
+            money = "" if cost is None else f", cost {least}{cost:.2f}"
+            money += f" without {', '.join(unpriced)}, which has no price" if unpriced else ""
             time = output.duration(found.seconds(done=done))
-            lines.append(f"{word}: {time}, {_hours(found.gpu_hours(done=done))}{money}\n")
+            lines.append(f"{word}: {least}{time}, {_hours(found.gpu_hours(done=done))}{money}\n")
     return "".join(lines)
 
 

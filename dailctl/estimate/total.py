@@ -74,8 +74,18 @@ class Estimate:
         """Tasks still to do whose time nobody knows though they touch the model."""
         return [task.task for task in self.tasks if not task.done and task.tokens_at_most is not None and task.seconds is None]
 
+    def unpriced(self, *, done: bool) -> list[str]:
+        """GPUs that the known cost leaves out, because none of the prices is for them."""
+        left_out = [name for task in self.tasks if task.done is done and task.cost is None for name in task.gpu_hours or ()]
+        return list(dict.fromkeys(left_out)) if self.prices else []
+
     def _sums(self, *, done: bool) -> dict[str, Any]:
-        return {"seconds": self.seconds(done=done), "gpuHours": self.gpu_hours(done=done), "cost": self.cost(done=done)}
+        return {
+            "seconds": self.seconds(done=done),
+            "gpuHours": self.gpu_hours(done=done),
+            "cost": self.cost(done=done),
+            "unpriced": self.unpriced(done=done),
+        }
 
     def document(self) -> dict[str, Any]:
         """As `-o json` prints it: camelCase keys, like every document of dail."""

@@ -8,7 +8,9 @@ from pathlib import Path
 from unittest.mock import patch
 
 from dail_runtime.stages.jobs import ProgressNow
+from dailctl.cli.plan import told
 from dailctl.conductor.status import RunStatus, summary_of
+from dailctl.estimate.total import Estimate, TaskEstimate
 from dailctl.explain import Seen
 from dailctl.observe.describe import described, description, task_view
 from dailctl.observe.model import CheckView, EventView, Leftover
@@ -139,6 +141,25 @@ def _checks(width: int | None) -> str:
     )
 
 
+def _plan(width: int | None) -> str:
+    gpu, amd = "nvidia.com/gpu", "amd.com/gpu"
+    tasks = (
+        TaskEstimate("prepare", done=True, pods=1, seconds=12.0, gpu_hours={}, cost=0.0, stored=81_000, sources=("measured by a run",)),
+        TaskEstimate(
+            **{"task": "rewrite/expert-text", "done": False, "objects": 4, "pods": 5, "gpus": {gpu: 16}, "tokens": 61_440_000},
+            **{"tokens_at_most": 65_536_000, "seconds": 8_130.0, "gpu_hours": {gpu: 36.13}, "cost": 72.27},
+            sources=(
+                "1920 tokens a response, as in pilot rewrite/expert-text",
+                "measured by pilot rewrite/expert-text on 2 GPUs",
+            ),
+        ),
+        TaskEstimate("train/expert-text", done=False, objects=1, pods=4, gpus={gpu: 32}, tokens_at_most=5_242_880),
+        TaskEstimate("evaluate/base", done=False, objects=4, pods=3, gpus={amd: 2}, tokens=900_000, seconds=300.0, gpu_hours={amd: 0.17}),
+        TaskEstimate("report", done=False, objects=1, pods=1, gpu_hours={}),
+    )
+    return told(Estimate("aime-qwen", tasks, {gpu: 2.0}), width=width)
+
+
 TABLES: dict[str, Callable[[int | None], str]] = {
     "get": lambda width: _runs(width, wide=False),
     "get-wide": lambda width: _runs(width, wide=True),
@@ -147,6 +168,7 @@ TABLES: dict[str, Callable[[int | None], str]] = {
     "events": _events,
     "gc": _leftovers,
     "doctor": _checks,
+    "plan": _plan,
 }
 
 

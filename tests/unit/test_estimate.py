@@ -15,6 +15,7 @@ from dail_runtime.spec import DailJob, Task, plan
 from dail_runtime.stages.jobs import save_job
 from dail_runtime.stages.usage import Usage, add_usage
 from dail_runtime.store import Manifest, ObjectInfo, open_store, write_manifest
+from dailctl.cli.plan import told
 from dailctl.estimate.demand import Demand, demand_of, is_gpu
 from dailctl.estimate.facts import Fact, facts_of
 from dailctl.estimate.of_run import on_cluster
@@ -110,6 +111,18 @@ def test_lengths_and_rates_come_from_a_pilot_and_scale_with_gpus() -> None:
     assert found.sources == ("200 tokens a response, as in pilot rewrite/tuned", "measured by pilot rewrite/tuned on 2 x nvidia.com/gpu")
 
 
+def test_a_sum_says_what_it_leaves_out() -> None:
+    other = "amd.com/gpu"
+    demand = {"rewrite/tuned": Demand(1, 1, {GPU: 1}), "evaluate/base": Demand(1, 1, {other: 1})}
+    rates = {"rewrite": Rate(tokens_per_second=100, per=GPU, source="x"), "evaluate": Rate(tokens_per_second=100, per=other, source="x")}
+    found = whole(job(), demand=demand, rates=rates, prices={GPU: 2.0})
+    assert found.unpriced(done=False) == [other]
+    assert whole(job(), demand=demand, rates=rates).unpriced(done=False) == []
+    sums = told(found).splitlines()[-1]
+    assert sums.startswith("to do: at least "), "the training's time is not known"
+    assert sums.endswith(f"without {other}, which has no price")
+
+
 def test_a_rate_of_one_machine_says_nothing_about_gpus() -> None:
     before = fact(job(limit=10), "rewrite/tuned", 30, samples=40, tokens=8000, tokens_per_s=400)
     on_gpus = estimated(job(), [before], demand={"rewrite/tuned": Demand(1, 1, {GPU: 1})})["rewrite/tuned"]
@@ -174,7 +187,7 @@ def test_what_is_done_is_shown_as_it_was(tmp_path: Path) -> None:
     assert found.done
     assert (found.seconds, found.tokens, found.stored) == (100, 12_000 * 5, 1000)
     assert found.gpu_hours == {GPU: pytest.approx(0.05)}
-    assert result.document()["done"] == {"seconds": 100, "gpuHours": {GPU: pytest.approx(0.05)}, "cost": pytest.approx(0.1)}
+    assert result.document()["done"] == {"seconds": 100, "gpuHours": {GPU: pytest.approx(0.05)}, "cost": pytest.approx(0.1), "unpriced": []}
 
 
 def test_a_job_of_another_version_is_passed_over(tmp_path: Path) -> None:
