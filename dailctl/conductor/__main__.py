@@ -29,8 +29,7 @@ from dailctl.conductor.loop import Conductor, expected_of, failed_status, first_
 from dailctl.conductor.metrics import RunMetrics
 from dailctl.conductor.status import RunStatus
 from dailctl.conductor.store import RunStore, run_store
-from dailctl.kube import Client, Conflict, Forbidden, NotFound, load_access
-from dailctl.kube.errors import REFUSALS
+from dailctl.kube import Client, Conflict, Forbidden, NotFound, Refusals, Unauthorized, load_access
 from dailctl.kube.resources import CONFIG_MAP, owner_reference, uid_of
 from dailctl.render.record import RunRecord, run_of_record
 
@@ -49,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         # A pod has its own identity; on a laptop the kubeconfig says where.
         client = Client(load_access(namespace=os.environ.get("POD_NAMESPACE")), patience=PATIENCE)
-        status = _patiently(lambda: conduct(client, name, os.environ.get("POD_NAME")))
+        status = _patiently(client, lambda: conduct(client, name, os.environ.get("POD_NAME")))
     except DailError as err:
         say(str(err))
         return err.exit_code
@@ -59,14 +58,14 @@ def main(argv: list[str] | None = None) -> int:
     return code if 2 <= code <= HIGHEST_FINAL else ResultError.exit_code
 
 
-def _patiently(conducting: Callable[[], RunStatus | None]) -> RunStatus | None:
-    """Try again where the API server refuses at first: after its own restart it knows no roles for a moment, and no other start follows."""
-    end = time.monotonic() + REFUSALS
+def _patiently(client: Client, conducting: Callable[[], RunStatus | None]) -> RunStatus | None:
+    """Try again where the API server refuses at first: no other start of the conductor follows one that it refused."""
+    refusals = Refusals(client.ready)
     while True:
         try:
             return conducting()
-        except (Forbidden, Conflict) as err:
-            if time.monotonic() > end:
+        except (Unauthorized, Forbidden, Conflict) as err:
+            if refusals.stay():
                 raise
             say(f"waits: {err}")
             time.sleep(2.0)
@@ -113,7 +112,7 @@ def conduct(client: Client, name: str, pod: str | None) -> RunStatus | None:
         expected = expected_of(manifests)
         try:
             conductor = Conductor(
-                record, uid_of(held), eyes, hands, store, archive, lease, changed, lost, expected, say, pod, status
+                record, uid_of(held), eyes, hands, store, archive, lease, Refusals(client.ready), changed, lost, expected, say, pod, status
             )  # fmt: skip
             serve_metrics(RunMetrics(record, lambda: conductor.status, lambda: conductor.looked))
             return conductor.run()

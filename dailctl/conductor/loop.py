@@ -18,8 +18,7 @@ from dailctl.conductor.hands import Hands
 from dailctl.conductor.lease import Lease
 from dailctl.conductor.status import RunStatus, fresh_status, read_status
 from dailctl.conductor.store import RunStore
-from dailctl.kube import Conflict
-from dailctl.kube.errors import REFUSALS
+from dailctl.kube import Conflict, Refusals
 from dailctl.kube.resources import Object, name_of, uid_of
 from dailctl.render.record import RunRecord
 
@@ -45,6 +44,7 @@ class Conductor:
     store: RunStore
     archive: Archive
     lease: Lease
+    refusals: Refusals
     changed: threading.Event
     """Set by whoever sees something new."""
     lost: threading.Event
@@ -58,7 +58,6 @@ class Conductor:
     looked: datetime | None = None
     """When it last saw everything of the run and did what was due; the API server's time."""
     _written_at: float = float("-inf")
-    _refused_since: float | None = None
 
     def run(self) -> RunStatus | None:
         """Work until the run has ended and nothing is left of it; returns its last status, None where the run was deleted.
@@ -87,7 +86,8 @@ class Conductor:
                 self.lost.wait(pause)
                 pause = min(2 * pause, PAUSES[1])
                 continue
-            pause, self._refused_since, self.looked = PAUSES[0], None, self.hands.now()
+            self.refusals.over()
+            pause, self.looked = PAUSES[0], self.hands.now()
             late = (decision.wake - self.hands.now()).total_seconds() if decision.wake is not None else TICK
             self.changed.wait(min(TICK, max(0.0, late)))
 
@@ -154,14 +154,11 @@ class Conductor:
 
     def _endure(self, held: Object, err: DailError) -> None:
         """Wait a fault out, or end the run by it: the store's refusal is final, the API server's only when it stays."""
-        if not isinstance(err, TransientError | Conflict) and self._refused_since is None:
-            self._refused_since = time.monotonic()
-        refused = self._refused_since is not None and time.monotonic() - self._refused_since > REFUSALS
-        if isinstance(err, TransientError | Conflict) or not (refused or isinstance(err, StoreError)):
+        if isinstance(err, TransientError | Conflict) or not (isinstance(err, StoreError) or self.refusals.stay()):
             self.say(f"waits: {err}")
             return
         self.say(str(err))
-        self._refused_since = None
+        self.refusals.over()
         with contextlib.suppress(TransientError, Conflict):
             self._write(held, failed_status(self.status, err, read_control(held.get("data") or {}), self.hands.now()))
             self.hands.tell(Note("RunFailed", str(err), warning=True))

@@ -6,7 +6,22 @@ conductor may take or a person waits for. dail needs six verbs on plain JSON, so
 
 from dailctl.kube.client import Client
 from dailctl.kube.config import Access, in_cluster, load_access
-from dailctl.kube.errors import ApiError, Conflict, Forbidden, Gone, Invalid, NotFound
+from dailctl.kube.errors import ApiError, Conflict, Forbidden, Gone, Invalid, NotFound, Unauthorized
+from dailctl.kube.refusals import Refusals
 from dailctl.kube.resources import Resource
 
-__all__ = ["Access", "ApiError", "Client", "Conflict", "Forbidden", "Gone", "Invalid", "NotFound", "Resource", "in_cluster", "load_access"]
+__all__ = [
+    "Access",
+    "ApiError",
+    "Client",
+    "Conflict",
+    "Forbidden",
+    "Gone",
+    "Invalid",
+    "NotFound",
+    "Refusals",
+    "Resource",
+    "Unauthorized",
+    "in_cluster",
+    "load_access",
+]

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
+from dail_runtime.errors import DailError, TransientError
 from dailctl.kube.config import Access
 from dailctl.kube.errors import Conflict, NotFound, api_error
 from dailctl.kube.resources import ACCESS_REVIEW, KNOWN, POD, Object, Resource, api_base, name_of
@@ -201,6 +202,16 @@ class Client:
     def version(self) -> str:
         """The API server's version: `v1.36.3`."""
         return str(self._transport.json(Request("GET", "/version", "ask for the cluster's version")).get("gitVersion", ""))
+
+    def ready(self) -> bool:
+        """Whether the API server says that it is ready; also where it may not be asked. One question, not tried again."""
+        try:
+            self._transport.read(Request("GET", "/readyz", "ask whether the API server is ready"))
+        except TransientError:
+            return False
+        except DailError:
+            return True
+        return True
 
     def resources(self, api_version: str) -> list[Object] | None:
         """What discovery says of one API version; None where the cluster has no such API."""

@@ -6,9 +6,6 @@ from typing import Any
 
 from dail_runtime.errors import ClusterError, DailError, TransientError
 
-REFUSALS = 20.0
-"""Seconds for which a refusal may pass: after its restart the API server knows neither roles nor webhooks for a moment."""
-
 
 class ApiError(ClusterError):
     """The API server refused a request, and would again."""
@@ -27,6 +24,10 @@ class NotFound(ApiError):
 
 class Conflict(ApiError):
     """Another version of the object is there than the request assumed."""
+
+
+class Unauthorized(ApiError):
+    """The credentials are not accepted."""
 
 
 class Forbidden(ApiError):
@@ -59,7 +60,8 @@ def api_error(status: int, body: dict[str, Any], asked: str, user: str) -> DailE
     if len(message) > 600:
         message = f"{message[:597]}..."
     if status == 401:
-        return ApiError(f"cannot {asked}: the cluster does not accept the credentials of {user}; renew them and try again", status, reason)
+        sentence = f"cannot {asked}: the cluster does not accept the credentials of {user}; renew them and try again"
+        return Unauthorized(sentence, status, reason)
     if status == 403:
         return Forbidden(_forbidden(message, asked, user), status, reason)
     if status == 409 and "being deleted" in message:

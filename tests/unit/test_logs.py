@@ -10,7 +10,7 @@ import pytest
 from dail_runtime.errors import UsageError
 from dailctl.cli.logs import since_time
 from dailctl.observe.logs.choose import Wanted, archived, chosen_pods, chosen_task
-from dailctl.observe.logs.lines import readable, unstamped
+from dailctl.observe.logs.lines import readable, unseen, unstamped
 from dailctl.observe.logs.stored import shown_lines
 from tests.golden.tables import a_run
 from tests.support.recorded import pod
@@ -24,6 +24,13 @@ def rank(kind: str, index: int) -> dict:
     one = pod(f"r-train-{kind}-{index}")
     one["metadata"]["labels"] |= {"training.kubeflow.org/replica-type": kind, "training.kubeflow.org/replica-index": str(index)}
     return one
+
+
+def test_a_log_goes_on_where_it_was_whatever_a_nodes_clock_does() -> None:
+    set_back = [("10:00:01", "a"), ("10:00:02", "b"), ("09:59:00", "c"), ("09:59:01", "d")]
+    assert [text for _, text in unseen(set_back, "")] == ["a", "b", "c", "d"]
+    # Taken up again after "b", which came last.
+    assert [text for _, text in unseen([set_back[1], ("10:00:03", "e"), set_back[2]], "10:00:02")] == ["e", "c"]
 
 
 RANKS = [rank("worker", 10), rank("worker", 0), rank("master", 0), rank("worker", 9)]

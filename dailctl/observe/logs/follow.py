@@ -10,12 +10,11 @@ from datetime import UTC, datetime
 
 from dail_runtime.errors import DailError, TransientError, UsageError
 from dailctl.explain import explain
-from dailctl.kube import ApiError, Client, Forbidden
+from dailctl.kube import ApiError, Client, Forbidden, Refusals
 from dailctl.kube.cache import Cache
-from dailctl.kube.errors import REFUSALS
 from dailctl.kube.resources import CONFIG_MAP, POD, Object, name_of, uid_of
 from dailctl.observe.logs.choose import EVERY, Wanted, chosen_pods, chosen_task, container_state, containers
-from dailctl.observe.logs.lines import readable, unstamped
+from dailctl.observe.logs.lines import readable, unseen, unstamped
 from dailctl.observe.logs.stored import shown_lines, stored_logs
 from dailctl.observe.runs import RUN_LABEL, Held, held_of
 from dailctl.observe.seen import CONDUCTOR, Gathered, gather
@@ -152,20 +151,18 @@ class Follower:
     def _stream(self, pod: Object, container: str, restarts: int) -> None:
         """Read a container to its end, through connections that break off."""
         last, since, tail = "", self._wanted.since, self._wanted.tail
-        refused: float | None = None
+        refusals = Refusals(self._client.ready)
         while True:
             try:
-                for line in self._client.follow_log(name_of(pod), container, since=since, tail=tail, namespace=self._held.namespace):
-                    stamp, text = unstamped(line)
-                    if stamp and stamp <= last:
-                        continue
-                    last, refused, self._allowed = stamp or last, None, True
+                lines = self._client.follow_log(name_of(pod), container, since=since, tail=tail, namespace=self._held.namespace)
+                for stamp, text in unseen(map(unstamped, lines), last):
+                    last, self._allowed = stamp or last, True
+                    refusals.over()
                     self._lines.put((name_of(pod), readable(text, raw=self._wanted.raw)))
             except TransientError:
                 time.sleep(AGAIN)
             except Forbidden as err:
-                refused = refused or time.monotonic()
-                if not self._allowed or time.monotonic() - refused > REFUSALS:
+                if refusals.stay() or not self._allowed:
                     self._refused = err
                     self._changed.set()
                     return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from dailctl import output
@@ -18,6 +18,18 @@ def unstamped(line: bytes) -> tuple[str, str]:
     found = _STAMPED.match(line)
     text = line[found.end() :] if found else line
     return (found.group(1).decode() if found else ""), text.decode(errors="replace")
+
+
+def unseen(lines: Iterable[tuple[str, str]], last: str) -> Iterator[tuple[str, str]]:
+    """The (time, text) of a log that is read anew, without those up to the time `last`, which were seen before.
+
+    Only its beginning is compared: a node whose clock is set back writes times that were there already.
+    """
+    seen = bool(last)
+    for stamp, text in lines:
+        seen = seen and bool(stamp) and stamp <= last
+        if not seen:
+            yield stamp, text
 
 
 def readable(text: str, *, raw: bool = False) -> str:
