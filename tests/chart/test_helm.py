@@ -169,6 +169,27 @@ def test_offline_pods_reach_the_port_on_which_the_storage_is(endpoint: str | Non
     assert offline["spec"]["egress"][1]["ports"][-1] == {"protocol": "TCP", "port": port}
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "peer"),
+    [
+        ("http://minio.storage.svc:80", {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "storage"}}}),
+        ("https://s3.rook.svc.cluster.local", {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "rook"}}}),
+        ("http://minio", {"podSelector": {}}),
+        ("https://s3.inside.example:9443", None),
+        ("http://[fd00::12]", None),
+        (None, None),
+    ],
+)
+def test_offline_pods_reach_a_storage_behind_a_service(endpoint: str | None, peer: dict | None) -> None:
+    values = chart_values(
+        a_job(storage={"uri": "s3://runs/team", "endpoint": endpoint}, cluster={"offline": True, "cache": {"claim": "m"}})
+    )
+    policies = [one for one in render(values, NAMESPACE) if one["kind"] == "NetworkPolicy"]
+    offline = next(one for one in policies if one["spec"]["policyTypes"] == ["Egress"])
+    # Policies are applied behind the Service, whose pods may listen on any port.
+    assert offline["spec"]["egress"][2:] == ([{"to": [peer]}] if peer else [])
+
+
 def test_a_pools_label_goes_before_that_of_the_run() -> None:
     job = a_job(labels={"team": "nlp", "cost": "1"}, cluster={"pools": {"train": {"labels": {"team": "training", "rack": "a"}}}})
     record, *others = render(chart_values(job), NAMESPACE)

@@ -92,7 +92,7 @@ def test_offline_pods_get_no_way_out_but_the_storage() -> None:
     policies = [one for one in everything("air_gapped") if one["kind"] == "NetworkPolicy"]
     offline = next(one for one in policies if one["spec"]["policyTypes"] == ["Egress"])
     ports = [port["port"] for rule in offline["spec"]["egress"] for port in rule.get("ports", [])]
-    assert ports == [53, 53, 9443]
+    assert ports == [53, 53, 5353, 5353, 9443]
     for pod in pods("air_gapped"):
         assert {"name": "HF_HUB_OFFLINE", "value": "1"} in pod["containers"][0]["env"]
 
