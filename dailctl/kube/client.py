@@ -7,12 +7,13 @@ import copy
 import json
 import random
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from dail_runtime.errors import DailError, TransientError
 from dailctl.kube.config import Access
-from dailctl.kube.errors import Conflict, NotFound, api_error
+from dailctl.kube.errors import Conflict, Forbidden, NotFound, api_error
 from dailctl.kube.resources import ACCESS_REVIEW, KNOWN, POD, Object, Resource, api_base, name_of
 from dailctl.kube.transport import PATIENCE, READ, Request, Transport
 
@@ -220,6 +221,16 @@ class Client:
         except NotFound:
             return None
         return list(answer.get("resources") or ())
+
+    def served(self, resource: Resource) -> Resource:
+        """The resource in a version that the cluster has: its own where that is served, else the one that its group prefers."""
+        try:
+            group = self._transport.json(Request("GET", f"/apis/{resource.group}", f"read the API {resource.group}"))
+        except (Forbidden, NotFound):
+            return resource
+        if any(one["groupVersion"] == resource.api_version for one in group["versions"]):
+            return resource
+        return replace(resource, api_version=str(group["preferredVersion"]["groupVersion"]))
 
     def resource_of(self, obj: Mapping[str, Any]) -> Resource:
         """Where the API keeps objects of this kind; kinds dail does not know are asked for once.

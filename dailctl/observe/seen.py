@@ -65,7 +65,7 @@ def gather(client: Client, held: Held) -> Gathered:
     )
     waits = [pod for pod in seen.pods if conditions_of(pod).get("PodScheduled", {}).get("status") == "False"]
     queues = [one for one in seen.objects if _suspended(one)]
-    wanted = ([(NODE, ""), (PVC, "")] if waits else []) + ([(WORKLOAD, "")] if queues else [])
+    wanted = ([(NODE, ""), (PVC, "")] if waits else []) + ([(client.served(WORKLOAD), "")] if queues else [])
     then = _ask(client, held.namespace, wanted) if wanted else {}
     nodes = then.get(NODE.plural)
     return Gathered(

@@ -98,7 +98,7 @@ def missing_references(client: Client, objects: Sequence[Object], pods: Sequence
 
 def _look(client: Client, resource: Resource, name: str, field: str) -> Iterator[Finding]:
     try:
-        there = client.find(resource, name)
+        there = client.find(client.served(resource) if resource == LOCAL_QUEUE else resource, name)
     except Forbidden:
         return
     except NotFound:
