@@ -108,9 +108,21 @@ def saved_jobs(run: Store) -> list[str]:
 
 
 def attempts_of(out: Store) -> list[Attempt]:
-    """The attempts recorded below a task's prefix, oldest first."""
-    found = [Attempt.model_validate_json(out.get(info.key)) for info in out.list(ATTEMPTS)]
-    return sorted(found, key=lambda attempt: attempt.number)
+    """The attempts recorded below a task's prefix, oldest first.
+
+    Raises:
+        IntegrityError: one cannot be read.
+    """
+    return sorted((_attempt(out, info.key) for info in out.list(ATTEMPTS)), key=lambda attempt: attempt.number)
+
+
+def _attempt(out: Store, key: str) -> Attempt:
+    try:
+        return Attempt.model_validate_json(out.get(key))
+    except ValidationError as err:
+        first = err.errors()[0]
+        what = f"{'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}"
+        raise IntegrityError(f"{out.uri}/{key} is no attempt that this version of dail can read ({what}); remove that object") from None
 
 
 def task_state(run: Store, task: Task) -> TaskState:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -42,6 +43,8 @@ class Reporter:
 
     def update(self, done: float, total: float, unit: str, **figures: float) -> None:
         """See `Progress.update`."""
+        # JSON has no word for the others, and a record that holds one cannot be read back.
+        figures = {name: value for name, value in figures.items() if math.isfinite(value)}
         with self._lock:
             now = time.monotonic()
             self.attempt.progress = ProgressNow(done=done, total=total, unit=unit, figures=figures)

@@ -96,7 +96,7 @@ class _Rank:
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(RecursionError, ValueError):
                 event = json.loads(line)
                 if isinstance(event, dict) and event.get("event") == "error":
                     self.error = event

@@ -84,7 +84,7 @@ class StageProcess:
             for line in lines:
                 try:
                     body = json.loads(line)
-                except ValueError:
+                except (RecursionError, ValueError):
                     body = None
                 if isinstance(body, dict) and "event" in body:
                     self._note(body)

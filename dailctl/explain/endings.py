@@ -168,7 +168,7 @@ def said_error(text: str) -> dict[str, Any] | None:
         if '"event"' in line and '"error"' in line:
             try:
                 found = json.loads(line[line.index("{") :])
-            except ValueError:
+            except (RecursionError, ValueError):
                 continue
             if isinstance(found, dict) and found.get("event") == "error":
                 return found

@@ -21,7 +21,7 @@ class Cache:
     """The objects of one kind that a selector chooses.
 
     A watch that breaks off goes on from its last version; where that is too old, everything is listed again. Passing
-    faults are waited out for as long as they last: a copy may be old then, and `stale_since` says so.
+    faults are waited out for as long as they last: a copy may be old then.
     """
 
     def __init__(

@@ -56,6 +56,7 @@ def test_pods_without_gpus_and_pods_that_never_found_a_node() -> None:
         ('{"event": "error", "message": "first"}\n{"event": "error", "message": "second"}', "second"),
         ('ge": "cut", "event": "error"}', None),
         ('{"event": "say", "sentence": "an \\"error\\""}', None),
+        (f'{{"event": "error", "x": {"[" * 2000}', None),
         ("", None),
     ],
 )

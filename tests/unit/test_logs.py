@@ -6,6 +6,8 @@ import json
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dail_runtime.errors import UsageError
 from dailctl.cli.logs import since_time
@@ -106,6 +108,37 @@ def test_events_become_sentences() -> None:
     assert readable("an ordinary line") == "an ordinary line"
     assert readable('{"event": "progress", "done": "x"}') == '{"event": "progress", "done": "x"}'
     assert readable('{"event": broken') == '{"event": broken'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"event": "done", "seconds": "x"}',
+        '{"event": "done", "seconds": Infinity}',
+        '{"event": "progress", "done": NaN, "total": 1}',
+        '{"event": "progress", "done": 1e999, "total": 1, "unit": "x"}',
+        '{"event": "progress", "done": 1, "total": 2, "figures": [1]}',
+        '{"event": "progress", "done": 1, "total": 2, "figures": {"tokens_per_s": NaN}}',
+        '{"event": "error"}',
+        '{"event": ["x"]}',
+        '{"event": ' + "[" * 5000,
+    ],
+)
+def test_what_only_looks_like_an_event_is_shown_as_it_is(line: str) -> None:
+    assert readable(line).startswith('{"event": ')
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from([*("done", "total", "unit", "figures", "seconds", "message", "exit", "sentence", "task", "attempt")]),
+        st.recursive(
+            st.none() | st.floats() | st.text(), lambda one: st.lists(one, max_size=2) | st.dictionaries(st.text(), one, max_size=2)
+        ),
+    )
+)
+def test_no_event_ends_logs(fields: dict) -> None:
+    for word in ("start", "say", "skipped", "done", "error", "progress", "other"):
+        assert "\n" not in readable(json.dumps({"event": word, **fields}))
 
 
 def test_a_terminal_does_not_obey_a_log_and_progress_bars_show_their_last_state() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from dail_runtime.errors import IntegrityError
 from dail_runtime.stages import run
 from dail_runtime.stages.jobs import Attempt, attempts_of
 from dail_runtime.stages.run import LIVE, LOGGED, Reporter
@@ -17,6 +18,21 @@ from dail_runtime.store import open_store
 
 HOUR, PACE = 3600, 50
 """Seconds; updates in each of them."""
+
+
+def test_a_figure_that_is_no_number_spoils_no_record(tmp_path: Path) -> None:
+    out, events = open_store(tmp_path.as_uri()), list[dict[str, Any]]()
+    reporter = Reporter(out, Attempt(number=1, started=datetime.now(UTC)), events.append, LIVE)
+    reporter.update(1, 2, "steps", loss=float("nan"), grad_norm=float("inf"), tokens_per_s=3.0)
+    reporter.close("interrupted")
+    assert attempts_of(out)[0].progress.figures == events[0]["figures"] == {"tokens_per_s": 3.0}
+
+
+def test_a_record_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    out = open_store(tmp_path.as_uri())
+    out.put("_attempts/0001.json", b'{"number": 1, "started": "2026-01-01T00:00:00Z", "mood": "good"}')
+    with pytest.raises(IntegrityError, match=r"_attempts/0001.json is no attempt .*mood"):
+        attempts_of(out)
 
 
 @pytest.mark.parametrize("every", [LIVE, LOGGED])

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dail_runtime.errors import UsageError
-from dailctl.explain.objects import spec_of, status_of
+from dailctl.explain.objects import OWN_CONTAINERS, spec_of, status_of
 from dailctl.kube.resources import Object, label_of, name_of
 from dailctl.observe.runs import Held
 from dailctl.observe.seen import CONDUCTOR
@@ -92,8 +92,9 @@ def chosen_pods(pods: Iterable[Object], replica: str | None) -> list[Object]:
 
 
 def containers(pod: Object) -> list[str]:
-    """Names of its containers, the stage's own first."""
-    return [str(one["name"]) for one in spec_of(pod).get("containers") or ()]
+    """Names of its containers, dail's own first: a webhook may have put others before it."""
+    names = [str(one["name"]) for one in spec_of(pod).get("containers") or ()]
+    return sorted(names, key=lambda name: name not in OWN_CONTAINERS)
 
 
 def container_state(pod: Object, container: str) -> tuple[str, int]:
@@ -123,7 +124,7 @@ def archived(keys: Sequence[str], replica: str | None, attempt: int | None, *, p
     if replica == EVERY:
         return mine
     servers = [key for key in mine if ".server." in key]
-    own = [key for key in mine if key not in servers]
+    own = [key for key in mine if key not in servers and _container_of(key) in OWN_CONTAINERS]
     ranks = sorted((key for key in own if ".pytorch." in key), key=lambda key: ("-master-" not in key, len(key), key))
     if replica is None:
         return [key for key in own if key not in ranks[1:]] if not ranks else [*ranks[:1]]
@@ -142,6 +143,10 @@ def attempt_of(key: str) -> int | None:
 
 def _pod_of(key: str) -> str:
     return key.rpartition("/")[2].partition(".")[0]
+
+
+def _container_of(key: str) -> str:
+    return key.rpartition("/")[2].split(".")[1]
 
 
 def _order(pod: Object) -> tuple[bool, int, str, str]:

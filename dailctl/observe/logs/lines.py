@@ -39,33 +39,34 @@ def readable(text: str, *, raw: bool = False) -> str:
     event = _event(text)
     # A progress bar that was redrawn in place: its last state is the line.
     shown = text.rstrip("\r").rpartition("\r")[2] if event is None else _told(event)
-    return output.printable(shown)
+    return output.printable(shown.replace("\n", " "))
 
 
 def _told(event: Mapping[str, Any]) -> str:
+    try:
+        return _sentence(event)
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError):
+        # Not from dail's own code: any process may print what looks like an event.
+        return json.dumps(event, ensure_ascii=False)
+
+
+def _sentence(event: Mapping[str, Any]) -> str:
     match event.get("event"):
         case "start":
-            return f"{event.get('task')}: attempt {event.get('attempt')} started"
+            return f"{event['task']}: attempt {event['attempt']} started"
         case "say":
-            return str(event.get("sentence"))
+            return str(event["sentence"])
         case "skipped":
             return "done before"
         case "done":
             return f"done in {output.duration(float(event.get('seconds') or 0.0))}"
         case "error":
-            return f"error: {event.get('message')} (exit code {event.get('exit')})"
+            return f"error: {event['message']} (exit code {event['exit']})"
         case "progress":
-            return _progress(event)
+            figures = {str(name): float(value) for name, value in (event.get("figures") or {}).items()}
+            told = f"{number_told(float(event['done']))}/{number_told(float(event['total']))} {event.get('unit', '')}".rstrip()
+            return ", ".join([told, *figures_told(figures)])
     return json.dumps(event, ensure_ascii=False)
-
-
-def _progress(event: Mapping[str, Any]) -> str:
-    try:
-        done, total = float(event["done"]), float(event["total"])
-        figures = {str(name): float(value) for name, value in (event.get("figures") or {}).items()}
-    except (KeyError, TypeError, ValueError):
-        return json.dumps(event, ensure_ascii=False)
-    return ", ".join([f"{number_told(done)}/{number_told(total)} {event.get('unit', '')}".rstrip(), *figures_told(figures)])
 
 
 def _event(text: str) -> Mapping[str, Any] | None:
@@ -73,6 +74,6 @@ def _event(text: str) -> Mapping[str, Any] | None:
         return None
     try:
         found = json.loads(text)
-    except ValueError:
+    except (RecursionError, ValueError):
         return None
     return found if isinstance(found, dict) else None
