@@ -9,7 +9,7 @@ from typing import Literal
 
 from dail_runtime.errors import DailError
 from dailctl.explain.refusals import refused
-from dailctl.explain.table import WEBHOOK, WEBHOOK_DOWN
+from dailctl.explain.table import POLICY, WEBHOOK, WEBHOOK_DOWN
 from dailctl.kube import ApiError, Client, Forbidden, NotFound
 from dailctl.kube.client import ALL
 from dailctl.kube.resources import DEPLOYMENT, NAMESPACE, NODE, PYTORCH_JOB, Object
@@ -104,26 +104,29 @@ def _operator(client: Client, namespace: str) -> CheckView:
         if "namespace" in str(err):
             return CheckView(name=name, result="unknown", detail="there is no namespace to ask it in")
         return CheckView(name=name, result="failed", detail="the cluster has no PyTorchJob; install the Kubeflow training operator 1.9")
-    except Forbidden as err:
-        if refused(str(err), "it").name == WEBHOOK.name:
-            return CheckView(name=name, result="ok", detail="the Kubeflow training operator answers")
-        return _operator_deployment(client)
     except DailError as err:
-        cause = refused(str(err), "a PyTorchJob")
-        if cause.name == WEBHOOK.name or "must be 1" in str(err):
+        if _by_operator(str(err)):
             return CheckView(name=name, result="ok", detail="the Kubeflow training operator answers")
+        cause = refused(str(err), "a PyTorchJob")
         if cause.name == WEBHOOK_DOWN.name:
             return CheckView(name=name, result="failed", detail=cause.told)
-        return CheckView(name=name, result="unknown", detail=str(err))
+        if not isinstance(err, Forbidden) and cause.name not in (WEBHOOK.name, POLICY.name):
+            return CheckView(name=name, result="unknown", detail=str(err))
+    # Nobody refused it, or someone else did before it came to the operator.
     return _operator_deployment(client)
 
 
+def _by_operator(refusal: str) -> bool:
+    """Whether the operator's own webhook refused a job with two masters; a cluster may have others, with policies of their own."""
+    return "must be 1" in refusal or "training-operator" in refusal
+
+
 def _operator_deployment(client: Client) -> CheckView:
-    """Where there is no webhook to ask."""
+    """Where its webhook does not answer the question."""
     try:
         found = client.select(DEPLOYMENT, namespace=ALL, labels=OPERATOR)
     except ApiError:
-        detail = "it has no webhook to ask, and you may not list Deployments of other namespaces; ask an administrator whether it runs"
+        detail = "it could not be asked itself, and you may not list Deployments of other namespaces; ask an administrator whether it runs"
         return CheckView(name="operator", result="unknown", detail=detail)
     if not any((one.get("status") or {}).get("readyReplicas") for one in found):
         detail = "no Kubeflow training operator runs in the cluster; install version 1.9, or ask an administrator to"

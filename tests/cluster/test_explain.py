@@ -13,6 +13,8 @@ from dailctl.explain.refusals import refused
 from dailctl.explain.table import ROWS
 from dailctl.kube import ApiError, Client, load_access
 from dailctl.kube.resources import DEPLOYMENT, EVENT, JOB, NODE, POD, PVC, PYTORCH_JOB
+from dailctl.observe.any_job import any_submission
+from dailctl.observe.doctor import diagnose
 from tests.lab.control_plane import ControlPlane
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -173,11 +175,11 @@ def test_the_operators_webhook_denies(control_plane: ControlPlane, namespace: st
 
 
 @contextlib.contextmanager
-def policy(lab: ControlPlane, space: str) -> Iterator[None]:
+def policy(lab: ControlPlane, space: str, group: str = "", resource: str = "services") -> Iterator[None]:
     version = "admissionregistration.k8s.io/v1"
-    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["services"]}
-    meta = {"name": f"no-services-{space}"}
-    spec = {"matchConstraints": {"resourceRules": [rule]}, "validations": [{"expression": "false", "message": "services cost money"}]}
+    rule = {"apiGroups": [group], "apiVersions": ["*"], "operations": ["CREATE"], "resources": [resource]}
+    meta = {"name": f"no-{resource}-{space}"}
+    spec = {"matchConstraints": {"resourceRules": [rule]}, "validations": [{"expression": "false", "message": f"{resource} cost money"}]}
     lab.apply({"apiVersion": version, "kind": "ValidatingAdmissionPolicy", "metadata": meta, "spec": spec})
     where = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": space}}}
     binding = {"policyName": meta["name"], "validationActions": ["Deny"], "matchResources": where}
@@ -204,6 +206,20 @@ def test_an_admission_policy_denies(control_plane: ControlPlane, namespace: str)
             time.sleep(0.5)
     assert cause.name == "PolicyDenied"
     assert "services cost money" in cause.sentence
+
+
+def test_doctor_takes_nobody_elses_refusal_for_the_operators(control_plane: ControlPlane, namespace: str) -> None:
+    client = Client(load_access(control_plane.kubeconfig, namespace=namespace), patience=30)
+
+    def operator() -> str:
+        return next(one.detail for one in diagnose(client, any_submission(namespace), real=False) if one.name == "operator")
+
+    assert operator() == "the Kubeflow training operator answers"
+    with policy(control_plane, namespace, "kubeflow.org", "pytorchjobs"):
+        end = time.monotonic() + 60
+        while operator() == "the Kubeflow training operator answers":
+            assert time.monotonic() < end
+            time.sleep(0.5)
 
 
 def test_a_missing_right_is_named(control_plane: ControlPlane, namespace: str) -> None:
