@@ -76,7 +76,7 @@ def idle_conductor(run: ClusterRun) -> dict[str, float]:
     """Megabytes and API requests a second of a conductor whose stage is at work and changes nothing."""
     run.script(rewrite__tuned=["wait"])
     assert run.submit().code == 0
-    run.until(lambda status: status.task("rewrite/tuned").state == "running", 300)
+    run.until(lambda status: status.task("rewrite/tuned").state == "running")
     time.sleep(15)  # The last watches of the start are counted as idle otherwise.
     user = USER.format(run.namespace, run.name)
     before, began = len(run.lab.requests(user)), time.monotonic()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from dailctl.conductor.status import RunStatus
 from dailctl.kube.resources import DEPLOYMENT, JOB
 from tests.lab.control_plane import ControlPlane
 from tests.support.cluster_run import ClusterRun, cluster_run, scripted
@@ -52,16 +53,15 @@ def test_the_conductor_is_killed_in_every_stage(restarting: ClusterRun) -> None:
     )
     assert run.submit().code == 0
     killed: list[str] = []
-    end = time.monotonic() + 240
-    while time.monotonic() < end:
-        status = run.status()
-        if status is not None and status.ended:
-            break
-        now = next((one.name for one in status.tasks if one.state in ("pending", "running")), None) if status is not None else None
+
+    def over(status: RunStatus) -> bool:
+        now = next((one.name for one in status.tasks if one.state in ("pending", "running")), None)
         if now is not None and now not in killed:
             killed.append(now)
             kill_conductor(run)
-        time.sleep(0.1)
+        return status.ended
+
+    run.until(over)
     assert len(killed) >= 6, killed
     assert_undisturbed(run)
     status = run.status()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from dailctl.kube.resources import CONFIG_MAP
 from tests.support.cli import dailctl
 from tests.support.cluster_run import ClusterRun
 from tests.support.undisturbed import assert_undisturbed, attempts
+from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -54,8 +53,5 @@ def test_deleting_the_record_frees_everything(run: ClusterRun) -> None:
     assert run.submit().code == 0
     run.until(lambda status: status.task("rewrite/tuned").state == "running")
     run.client().delete(CONFIG_MAP, run.name)
-    end = time.monotonic() + 90
-    while left := run.left():
-        assert time.monotonic() < end, left
-        time.sleep(0.5)
+    wait_for(run.left, lambda left: not left)
     assert not run.kubelet.pods()

@@ -16,6 +16,7 @@ from dailctl.kube.resources import DEPLOYMENT, EVENT, JOB, NODE, POD, PVC, PYTOR
 from dailctl.observe.any_job import any_submission
 from dailctl.observe.doctor import diagnose
 from tests.lab.control_plane import ControlPlane
+from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -143,13 +144,12 @@ def test_cause(name: str, control_plane: ControlPlane, namespace: str) -> None:
     client = Client(load_access(control_plane.kubeconfig, namespace=namespace), patience=30)
     with control_plane.nodes(2, gpus=4) as nodes:
         make(control_plane, namespace, nodes)
-        end = time.monotonic() + 90
-        while True:
-            found = explain(look(client))
-            if any(cause.name == name and all(word in cause.told for word in words) for cause in found):
-                break
-            assert time.monotonic() < end, [cause.told for cause in found]
-            time.sleep(0.5)
+        found = wait_for(
+            lambda: explain(look(client)),
+            lambda causes: any(cause.name == name and all(word in cause.told for word in words) for cause in causes),
+            moves=lambda causes: [cause.told for cause in causes],
+            told=lambda causes: [cause.told for cause in causes],
+        )
     assert [cause.name for cause in found if cause.name != name] == []
 
 
@@ -194,16 +194,17 @@ def test_an_admission_policy_denies(control_plane: ControlPlane, namespace: str)
     client = Client(load_access(control_plane.kubeconfig, namespace=namespace), patience=30)
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x"}, "spec": {"ports": [{"port": 80}]}}
     with policy(control_plane, namespace):
-        end = time.monotonic() + 60
-        while True:
-            # The API server takes a new policy up after a moment.
+
+        def refused_now() -> Cause | None:
             try:
                 client.apply(service, "test", dry_run=True)
             except ApiError as err:
-                cause = refused(str(err), "service/x")
-                break
-            assert time.monotonic() < end
-            time.sleep(0.5)
+                return refused(str(err), "service/x")
+            return None
+
+        # The API server takes a new policy up after a moment.
+        cause = wait_for(refused_now, lambda cause: cause is not None)
+    assert cause is not None
     assert cause.name == "PolicyDenied"
     assert "services cost money" in cause.sentence
 
@@ -216,10 +217,7 @@ def test_doctor_takes_nobody_elses_refusal_for_the_operators(control_plane: Cont
 
     assert operator() == "the Kubeflow training operator answers"
     with policy(control_plane, namespace, "kubeflow.org", "pytorchjobs"):
-        end = time.monotonic() + 60
-        while operator() == "the Kubeflow training operator answers":
-            assert time.monotonic() < end
-            time.sleep(0.5)
+        wait_for(operator, lambda said: said != "the Kubeflow training operator answers")
 
 
 def test_a_missing_right_is_named(control_plane: ControlPlane, namespace: str) -> None:

@@ -71,10 +71,10 @@ def test_no_secret_value_shows_up_in_objects_logs_or_the_store(run: ClusterRun, 
     run.write(cluster={"secrets": {"hfToken": "hf"}})
     run.script(rewrite__tuned=["wait", "crash", "ok"], train__tuned=["slow"])
     assert run.submit().code == 0
-    driver = run.until_at_work("rewrite/tuned", 600)
+    driver = run.until_at_work("rewrite/tuned")
     during = run.lab.kubectl("get", f"{KINDS},pods,events,endpointslices", "--namespace", run.namespace, "--output=json")
     run.kubelet.kill(driver)
-    run.until(lambda status: status.ended, 600)
+    run.until(lambda status: status.ended)
     after = run.lab.kubectl("get", f"{KINDS},pods,events", "--namespace", run.namespace, "--output=json")
     stored = {str(path): path.read_text(errors="replace") for path in run.bucket.server.folder.rglob("*") if path.is_file()}
     logs = {str(path): path.read_text(errors="replace") for path in (tmp_path / "pods").rglob("log-*")}

@@ -134,7 +134,7 @@ def test_cancel_frees_the_gpus_keeps_results_and_resume_finishes(run: ClusterRun
 
     said = verb(run, "resume", run.name)
     assert said.code == 0, said.err
-    status = run.until(lambda status: status.ended and status.generation == 1, 300)
+    status = run.until(lambda status: status.ended and status.generation == 1)
     assert status.state == "done", status
     # What was finished was not done again.
     assert {task.attempts for task in status.tasks if task.name in kept} == {1}
@@ -149,7 +149,7 @@ def test_suspend_holds_a_run_until_resume(run: ClusterRun) -> None:
     assert [one["metadata"]["name"] for one in run.objects("pods") if "conductor" not in one["metadata"]["name"]] == []
     assert verb(run, "get", run.name, "-o", "json").out.count('"state": "suspended"') == 1
     assert verb(run, "resume", run.name).code == 0
-    assert run.until(lambda status: status.ended, 300).state == "done"
+    assert run.until(lambda status: status.ended).state == "done"
 
 
 def test_cancel_works_where_no_conductor_is_left_to_do_it(run: ClusterRun) -> None:
@@ -163,7 +163,7 @@ def test_cancel_works_where_no_conductor_is_left_to_do_it(run: ClusterRun) -> No
     assert status is not None
     assert (status.state, status.exit_code) == ("cancelled", 143)
     assert verb(run, "resume", run.name).code == 0
-    assert run.until(lambda status: status.ended and status.generation == 1, 300).state == "done"
+    assert run.until(lambda status: status.ended and status.generation == 1).state == "done"
 
 
 def test_watch_shows_a_run_to_its_end_and_ends_with_its_code(run: ClusterRun) -> None:

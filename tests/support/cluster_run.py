@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from tests.lab.control_plane import ControlPlane
 from tests.support.cli import Said, dailctl
 from tests.support.process_kubelet import REPOSITORY, ProcessKubelet, as_here, kubelet_on
 from tests.support.s3 import Bucket
+from tests.support.waiting import SILENCE, wait_for
 
 KINDS = "all,configmaps,serviceaccounts,roles,rolebindings,networkpolicies,leases,poddisruptionbudgets,pvc"
 """Every kind that a run may leave behind."""
@@ -134,27 +134,27 @@ class ClusterRun:
         found = self.client().find(CONFIG_MAP, self.name)
         return read_status(found.get("data") or {}) if found is not None else None
 
-    def until(self, reached: Callable[[RunStatus], bool], seconds: float = 120) -> RunStatus:
-        """Wait for a status."""
-        end = time.monotonic() + seconds
-        while True:
-            status = self.status()
-            if status is not None and reached(status):
-                return status
-            if time.monotonic() > end:
-                raise AssertionError(f"not reached in {seconds} s: {status}\n{self.kubelet.log_of(self.name + '-conductor')[-3000:]}")
-            time.sleep(0.2)
+    def until(self, reached: Callable[[RunStatus], bool], seconds: float = SILENCE) -> RunStatus:
+        """Wait for a status; `seconds`: how long nothing at all may happen to the run."""
+        found = wait_for(
+            self.status,
+            lambda status: status is not None and reached(status),
+            moves=lambda status: (status, len(self.kubelet.started), self.kubelet.pods()),
+            told=lambda status: f"{status}\n{self.kubelet.log_of(self.name + '-conductor')[-3000:]}",
+            seconds=seconds,
+        )
+        assert found is not None, "that is what was waited for"
+        return found
 
-    def until_at_work(self, task: str, seconds: float = 300) -> str:
+    def until_at_work(self, task: str) -> str:
         """Wait until a process of the task has said how far it is, as scripts do before anything else; returns its pod's name."""
-        self.until(lambda status: status.task(task).state == "running", seconds)
-        prefix, end = self.submission().record.task(task).object, time.monotonic() + seconds
-        while True:
-            for pod in self.kubelet.pods(prefix):
-                if '"progress"' in self.kubelet.log_of(pod):
-                    return pod
-            assert time.monotonic() < end, f"no pod of {task} says anything: {self.kubelet.pods()}"
-            time.sleep(0.1)
+        self.until(lambda status: status.task(task).state == "running")
+        prefix = self.submission().record.task(task).object
+
+        def speak() -> list[str]:
+            return [pod for pod in self.kubelet.pods(prefix) if '"progress"' in self.kubelet.log_of(pod)]
+
+        return wait_for(speak, bool, moves=lambda _: self.kubelet.pods(), told=lambda _: f"{task} of {self.kubelet.pods()} is silent")[0]
 
     def left(self) -> set[str]:
         """What is in the namespace, besides what every namespace has: `configmap/x`."""
@@ -164,12 +164,9 @@ class ClusterRun:
         names = {f"{one['kind'].lower()}/{name_of(one)}" for one in found}
         return {one for one in names if one not in ("configmap/kube-root-ca.crt", "serviceaccount/default")}
 
-    def until_only_the_record_is_left(self, seconds: float = 120) -> None:
+    def until_only_the_record_is_left(self) -> None:
         """Wait for it."""
-        end = time.monotonic() + seconds
-        while (left := self.left()) != {f"configmap/{self.name}"}:
-            assert time.monotonic() < end, f"still there: {left}"
-            time.sleep(0.5)
+        wait_for(self.left, lambda left: left == {f"configmap/{self.name}"})
 
     def results(self) -> dict[str, str]:
         """Every result object of every task -> its sha256, as the manifests list them."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import time
 
 from tests.support.cluster_run import ClusterRun
+from tests.support.waiting import wait_for
 
 WORKLOADS = ("deployment", "service", "poddisruptionbudget", "pytorchjob")
 
@@ -16,16 +16,13 @@ def undisturbed_results(run: ClusterRun) -> dict[str, str]:
     return {f"{task.prefix}/result.txt": hashlib.sha256(f"of {task.name}".encode()).hexdigest() for task in tasks}
 
 
-def assert_undisturbed(run: ClusterRun, seconds: float = 240) -> None:
+def assert_undisturbed(run: ClusterRun) -> None:
     """The run comes to its end with the results of one that nobody disturbed, and none of its workloads is left."""
-    status = run.until(lambda one: one.ended, seconds)
+    status = run.until(lambda one: one.ended)
     assert status.state == "done", status.message
     results, expected = run.results(), undisturbed_results(run)
     assert {key: results[key] for key in expected} == expected
-    end = time.monotonic() + 60
-    while stages := [one for one in run.left() if one.split("/")[0] in WORKLOADS]:
-        assert time.monotonic() < end, f"still there: {stages}"
-        time.sleep(0.5)
+    wait_for(lambda: [one for one in run.left() if one.split("/")[0] in WORKLOADS], lambda stages: not stages)
 
 
 def attempts(run: ClusterRun) -> dict[str, int]:
