@@ -125,7 +125,9 @@ def table(
         lines = [line[:gone] + line[gone + 1 :] for line in lines]
     head = lines[0]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    over = _width(lines) - width if width is not None else 0
+    if width is not None:
+        widths = [min(size, max(LEAST, width)) if name in elastic else size for size, name in zip(widths, head, strict=True)]
+    over = sum(widths) + 3 * (len(widths) - 1) - width if width is not None else 0
     while over > 0:
         widest = max((n for n, name in enumerate(head) if name in elastic and widths[n] > LEAST), key=lambda n: widths[n], default=None)
         if widest is None:

@@ -19,7 +19,7 @@ from dailctl.kube.client import ALL
 from dailctl.kube.resources import CONFIG_MAP, EVENT, label_of, name_of, uid_of
 from dailctl.observe.describe import event_view, is_about, task_view
 from dailctl.observe.model import EventView, RunView, TaskView, View
-from dailctl.observe.runs import JOB_LABEL, RECORDS, Held, held_of, views_of
+from dailctl.observe.runs import JOB_LABEL, RECORDS, Held, Read, held_of, views_of
 from dailctl.observe.tables import event_table, run_table, task_table
 from dailctl.progress import Eta
 
@@ -108,10 +108,11 @@ def watch_runs(client: Client, *, namespace: str | None, labels: str, names: Seq
     """
     selector = f"{RECORDS},{labels}" if labels else RECORDS
     table = functools.partial(_run_table, wide=wide, namespaces=namespace == ALL)
+    read: Read = {}
     with _cache(client, CONFIG_MAP, labels=selector, namespace=namespace, metadata_only=True) as (cache, changed), screen() as place:
         while True:
             chosen = [one for one in cache.objects() if not names or name_of(one) in names or label_of(one, JOB_LABEL) in names]
-            place.show(views_of(client, chosen), table)
+            place.show(views_of(client, chosen, read), table)
             _pause(changed, place)
 
 

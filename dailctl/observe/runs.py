@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dail_runtime.errors import DailError, UsageError
+from dail_runtime.errors import DailError, TransientError, UsageError
 from dailctl.conductor.control import Control, read_control
 from dailctl.conductor.status import RunStatus, RunSummary, fresh_status, read_status, read_summary, summary_of
 from dailctl.kube import Client, NotFound
@@ -22,8 +22,11 @@ RECORDS = "app.kubernetes.io/name=dail,app.kubernetes.io/component=record"
 """Selects the records of runs."""
 JOB_LABEL, RUN_LABEL, TASK_LABEL = "dail.dev/job", "dail.dev/run", "dail.dev/task"
 AT_ONCE = 16
+UNREAD = RunSummary()
 MOST_SIMILAR = 3
 """Names that are offered for one that does not exist."""
+Read = dict[tuple[str, str], RunSummary | None]
+"""(uid, resource version) of a record -> the summary of its data."""
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
@@ -83,15 +86,22 @@ def list_runs(client: Client, *, namespace: str | None = None, labels: str = "")
     return views_of(client, found)
 
 
-def views_of(client: Client, records: Iterable[Object]) -> list[RunView]:
-    """The runs that these records' metadata stands for, by namespace and name."""
-    found = list(records)
-    bare = [one for one in found if read_summary(one["metadata"].get("annotations") or {}) is None]
+def views_of(client: Client, records: Iterable[Object], read: Read | None = None) -> list[RunView]:
+    """The runs that these records' metadata stands for, by namespace and name.
+
+    Args:
+        client: reads the records that no conductor has put a summary beside yet.
+        records: metadata alone.
+        read: what was read before, for whoever looks again and again: a record that has not changed is not read twice.
+    """
+    found, read = list(records), {} if read is None else read
+    bare = [one for one in found if read_summary(one["metadata"].get("annotations") or {}) is None and _version(one) not in read]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        read = dict(zip((uid_of(one) for one in bare), pool.map(lambda one: _summary_in(client, one), bare), strict=True))
+        answers = pool.map(lambda one: _summary_in(client, one), bare)
+        read |= {_version(one): summary for one, summary in zip(bare, answers, strict=True) if summary is not UNREAD}
     views = []
     for one in found:
-        summary = read_summary(one["metadata"].get("annotations") or {}) or read.get(uid_of(one)) or RunSummary()
+        summary = read_summary(one["metadata"].get("annotations") or {}) or read.get(_version(one)) or RunSummary()
         views.append(view_of(one, summary))
     return sorted(views, key=lambda view: (view.namespace, view.name))
 
@@ -186,13 +196,20 @@ def similar(wanted: str, names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys([*difflib.get_close_matches(wanted, known, n=MOST_SIMILAR), *begun]))[:MOST_SIMILAR]
 
 
+def _version(obj: Object) -> tuple[str, str]:
+    """Tells every state of every object from every other."""
+    return uid_of(obj), str(obj["metadata"].get("resourceVersion"))
+
+
 def _summary_in(client: Client, obj: Object) -> RunSummary | None:
-    """The summary that a record's data gives; None where the record is gone, or of another version."""
+    """The summary that a record's data gives; None where the record is gone, UNREAD where the API server does not answer now."""
     try:
         whole = client.get(CONFIG_MAP, name_of(obj), namespace=str(obj["metadata"]["namespace"]))
         return summary_of(held_of(whole).status)
     except NotFound:
         return None
+    except TransientError:
+        return UNREAD
     except DailError as err:
         return RunSummary(message=str(err))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import time
 from pathlib import Path
 
@@ -180,6 +182,23 @@ def test_watch_shows_a_run_to_its_end_and_ends_with_its_code(run: ClusterRun) ->
     assert out.count("RunFailed: train/tuned: nothing was learnt") == 1
     assert listed.splitlines()[0].split()[0] == "NAME"
     assert any(line.split()[1] == "failed" for line in listed.splitlines())
+
+
+def test_watching_runs_whose_conductor_waits_reads_each_record_once(run: ClusterRun) -> None:
+    run.write(cluster={"pools": {"control": {"cpu": "100m", "memory": "64Mi", "nodeSelector": {"test": "nowhere"}}}})
+    run.script()
+    assert run.submit("--any-nodes").code == 0
+    watcher = run.lab.user("watcher", run.namespace, [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "list", "watch"]}])
+    ours, theirs = pty.openpty()
+    with run.started("get", "-w", kubeconfig=watcher, stdout=theirs, TERM="xterm", COLUMNS="160") as watching:
+        os.close(theirs)
+        drawn = b""
+        while drawn.count(b"NAME") < 4:
+            drawn += os.read(ours, 65536)
+        watching.terminate()
+    os.close(ours)
+    asked = run.lab.requests(f"system:serviceaccount:{run.namespace}:watcher")
+    assert [one["verb"] for one in asked if one["objectRef"].get("name") == run.name] == ["get"]
 
 
 def test_delete_removes_everything_and_gc_finds_what_was_left(run: ClusterRun) -> None:

@@ -115,11 +115,13 @@ class ClusterRun:
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-    def started(self, *words: object, kubeconfig: Path | None = None) -> subprocess.Popen[str]:
+    def started(
+        self, *words: object, kubeconfig: Path | None = None, stdout: int = subprocess.PIPE, **variables: str
+    ) -> subprocess.Popen[str]:
         """`dailctl WORDS` in the run's namespace, in a process of its own."""
         command = [sys.executable, "-m", "dailctl", *words, "--kubeconfig", kubeconfig or self.kubeconfig, "-n", self.namespace]
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1", **self.credentials()}
-        return subprocess.Popen(list(map(str, command)), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1", **self.credentials(), **variables}
+        return subprocess.Popen(list(map(str, command)), env=environment, stdout=stdout, stderr=subprocess.PIPE, text=True)
 
     def credentials(self) -> dict[str, str]:
         """Variables for whoever reads the bucket."""
