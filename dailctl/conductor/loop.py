@@ -18,7 +18,8 @@ from dailctl.conductor.hands import Hands
 from dailctl.conductor.lease import Lease
 from dailctl.conductor.status import RunStatus, fresh_status, read_status
 from dailctl.conductor.store import RunStore
-from dailctl.kube import Conflict, Refusals
+from dailctl.explain.refusals import refused
+from dailctl.kube import ApiError, Conflict, Refusals
 from dailctl.kube.resources import Object, name_of, uid_of
 from dailctl.render.record import RunRecord
 
@@ -58,6 +59,8 @@ class Conductor:
     looked: datetime | None = None
     """When it last saw everything of the run and did what was due; the API server's time."""
     _written_at: float = float("-inf")
+    _hindered: str | None = None
+    """What keeps it from doing what is due, where waiting may help."""
 
     def run(self) -> RunStatus | None:
         """Work until the run has ended and nothing is left of it; returns its last status, None where the run was deleted.
@@ -87,7 +90,7 @@ class Conductor:
                 pause = min(2 * pause, PAUSES[1])
                 continue
             self.refusals.over()
-            pause, self.looked = PAUSES[0], self.hands.now()
+            pause, self.looked, self._hindered = PAUSES[0], self.hands.now(), None
             late = (decision.wake - self.hands.now()).total_seconds() if decision.wake is not None else TICK
             self.changed.wait(min(TICK, max(0.0, late)))
 
@@ -112,7 +115,8 @@ class Conductor:
 
     def _act(self, held: Object, decision: Decision) -> bool:
         """Write the status, then do what was decided; whether the run is over."""
-        self._write(held, decision.status)
+        hindered = self._hindered is not None and not decision.status.ended
+        self._write(held, decision.status.model_copy(update={"message": self._hindered}) if hindered else decision.status)
         for note in decision.notes:
             self.say(note.sentence)
             self.hands.tell(note)
@@ -153,7 +157,18 @@ class Conductor:
         self.status, self._written_at = status, time.monotonic()
 
     def _endure(self, held: Object, err: DailError) -> None:
-        """Wait a fault out, or end the run by it: the store's refusal is final, the API server's only when it stays."""
+        """Wait a fault out, or end the run by it: the store's refusal is final, the API server's only when it stays.
+
+        A quota that is used up and a webhook that is down are waited for, as by pods.
+        """
+        if (
+            isinstance(err, ApiError)
+            and not isinstance(err, Conflict)
+            and not (cause := refused(str(err), f"run {self.record.name}")).final
+        ):
+            self.say(f"waits: {cause.told}")
+            self._hindered = cause.told
+            return
         if isinstance(err, TransientError | Conflict) or not (isinstance(err, StoreError) or self.refusals.stay()):
             self.say(f"waits: {err}")
             return

@@ -180,7 +180,7 @@ SANDBOX = Row(
 QUOTA = Row(
     "Quota",
     "Pending",
-    "the namespace's quota {quota} lets no pod of {owner} in ({said})",
+    "the namespace's quota {quota} lets nothing more of {owner} in ({said})",
     "wait until other work in the namespace ends, lower what the job asks for, or ask for a larger quota",
     live=True,
 )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
+from dailctl.kube.refusals import REFUSALS
 from dailctl.kube.resources import CONFIG_MAP
 from tests.support.cli import dailctl
 from tests.support.cluster_run import ClusterRun
@@ -31,6 +34,24 @@ def test_a_stage_that_takes_longer_than_it_may_ends_the_run(run: ClusterRun, tas
     assert "raise cluster.timeouts.stage" in said.errors[-1]
     assert attempts(run)[task] == 1
     run.until_only_the_record_is_left()
+
+
+def test_a_quota_that_is_used_up_is_waited_for(run: ClusterRun) -> None:
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few"}, "spec": {"hard": {"count/jobs.batch": "1"}}}
+    run.lab.apply(quota, namespace=run.namespace)
+    wait_for(lambda: run.lab.get("resourcequota", "few", run.namespace).get("status", {}).get("used"), bool)
+    run.script()
+    assert run.submit().code == 0
+    # The conductor's own Job is the one.
+    told = "the namespace's quota few lets nothing more of"
+    run.until(lambda status: told in str(status.message))
+    time.sleep(REFUSALS + 10)
+    status = run.status()
+    assert status is not None
+    assert (status.state, told in str(status.message)) == ("running", True)
+    run.lab.apply({**quota, "spec": {"hard": {"count/jobs.batch": "10"}}}, namespace=run.namespace)
+    assert_undisturbed(run)
+    assert run.until(lambda status: status.ended).message == "done"
 
 
 def test_a_cancelled_run_goes_on_when_it_is_submitted_again(run: ClusterRun) -> None:
