@@ -19,6 +19,7 @@ from dailctl.conductor.lease import Lease
 from dailctl.conductor.status import RunStatus, fresh_status, read_status
 from dailctl.conductor.store import RunStore
 from dailctl.explain.refusals import refused
+from dailctl.explain.table import QUOTA, WEBHOOK_DOWN
 from dailctl.kube import ApiError, Conflict, Refusals
 from dailctl.kube.resources import Object, name_of, uid_of
 from dailctl.render.record import RunRecord
@@ -29,6 +30,9 @@ STATUS_EVERY = 5.0
 """Seconds between two statuses that differ by their progress alone."""
 PAUSES = (1.0, 15.0)
 """Shortest and longest wait, in seconds, after the API server or the store failed."""
+
+WORTH_A_WORD = 3
+"""Failures in a row after which the run's status says what hinders it: most faults are over by then."""
 
 Say = Callable[[str], None]
 
@@ -59,8 +63,10 @@ class Conductor:
     looked: datetime | None = None
     """When it last saw everything of the run and did what was due; the API server's time."""
     _written_at: float = float("-inf")
+    _failures: int = 0
+    """How often in a row it could not do what was due."""
     _hindered: str | None = None
-    """What keeps it from doing what is due, where waiting may help."""
+    """Why, where that has lasted for a while."""
 
     def run(self) -> RunStatus | None:
         """Work until the run has ended and nothing is left of it; returns its last status, None where the run was deleted.
@@ -90,7 +96,8 @@ class Conductor:
                 pause = min(2 * pause, PAUSES[1])
                 continue
             self.refusals.over()
-            pause, self.looked, self._hindered = PAUSES[0], self.hands.now(), None
+            pause, self.looked = PAUSES[0], self.hands.now()
+            self._failures, self._hindered = 0, None
             late = (decision.wake - self.hands.now()).total_seconds() if decision.wake is not None else TICK
             self.changed.wait(min(TICK, max(0.0, late)))
 
@@ -115,8 +122,7 @@ class Conductor:
 
     def _act(self, held: Object, decision: Decision) -> bool:
         """Write the status, then do what was decided; whether the run is over."""
-        hindered = self._hindered is not None and not decision.status.ended
-        self._write(held, decision.status.model_copy(update={"message": self._hindered}) if hindered else decision.status)
+        self._write(held, self._told(decision.status))
         for note in decision.notes:
             self.say(note.sentence)
             self.hands.tell(note)
@@ -156,21 +162,26 @@ class Conductor:
         self.eyes.take(self.hands.write_status(stamped, held["metadata"]["resourceVersion"]))
         self.status, self._written_at = status, time.monotonic()
 
+    def _told(self, status: RunStatus) -> RunStatus:
+        """The status, with what hinders the conductor as its message."""
+        return status if self._hindered is None or status.ended else status.model_copy(update={"message": self._hindered})
+
     def _endure(self, held: Object, err: DailError) -> None:
         """Wait a fault out, or end the run by it: the store's refusal is final, the API server's only when it stays.
 
         A quota that is used up and a webhook that is down are waited for, as by pods.
         """
-        if (
-            isinstance(err, ApiError)
-            and not isinstance(err, Conflict)
-            and not (cause := refused(str(err), f"run {self.record.name}")).final
-        ):
-            self.say(f"waits: {cause.told}")
-            self._hindered = cause.told
-            return
-        if isinstance(err, TransientError | Conflict) or not (isinstance(err, StoreError) or self.refusals.stay()):
+        # Before it failed it may have written the status, and thereby changed the record.
+        held = self.eyes.record() or held
+        cause = refused(str(err), f"run {self.record.name}")
+        passing = isinstance(err, TransientError | Conflict) or (isinstance(err, ApiError) and not cause.final)
+        if passing or not (isinstance(err, StoreError) or self.refusals.stay()):
             self.say(f"waits: {err}")
+            self._failures += 1
+            if self._failures >= WORTH_A_WORD:
+                self._hindered = cause.told if cause.name in (QUOTA.name, WEBHOOK_DOWN.name) else str(err)
+                with contextlib.suppress(DailError):
+                    self._write(held, self._told(self.status))
             return
         self.say(str(err))
         self.refusals.over()

@@ -36,6 +36,21 @@ def test_a_stage_that_takes_longer_than_it_may_ends_the_run(run: ClusterRun, tas
     run.until_only_the_record_is_left()
 
 
+def test_what_hinders_the_conductor_is_told_and_waited_for(run: ClusterRun) -> None:
+    run.script(select__tuned=["slow:5"])
+    assert run.submit().code == 0
+    run.until_at_work("select/tuned")
+    operator = run.lab.component("training-operator")
+    operator.stop()
+    try:
+        # The training's object cannot be made while the operator's webhook is down.
+        run.until(lambda status: "admission webhook" in str(status.message) and "does not answer" in str(status.message))
+    finally:
+        run.lab.start("training-operator")
+    assert_undisturbed(run)
+    assert run.until(lambda status: status.ended).message == "done"
+
+
 def test_a_quota_that_is_used_up_is_waited_for(run: ClusterRun) -> None:
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few"}, "spec": {"hard": {"count/jobs.batch": "1"}}}
     run.lab.apply(quota, namespace=run.namespace)
