@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ from dailctl.cli.options import DocumentOutput, Job, Overrides
 
 if TYPE_CHECKING:
     from dailctl.estimate.total import Estimate, TaskEstimate
+    from dailctl.observe.model import Plan
 
 
 def plan(
@@ -46,13 +48,30 @@ def plan(
     run = run_of_file(file if file is not None else the_job_file(), overrides or ())
     found = estimate_of(run, stated, money, cluster=run.job.spec.cluster.image is not None if cluster is None else cluster)
     if form is not None:
-        output.document(found.document(), form)
+        output.document(document(found).document(), form)
         return
     output.data(told(found, width=output.width_of(sys.stdout)))
     if unknown := found.unknown():
         output.talk(
             f"No measured rate for {', '.join(unknown)}: run a small part (--set data.limit=16), and the next plan knows; or give --rates."
         )
+
+
+def document(found: Estimate) -> Plan:
+    """As `-o json` prints it."""
+    from dailctl.observe.model import Plan, PlanSum, PlanTask
+
+    def sums(*, done: bool) -> PlanSum:
+        return PlanSum(
+            seconds=found.seconds(done=done),
+            gpu_hours=found.gpu_hours(done=done),
+            cost=found.cost(done=done),
+            unpriced=tuple(found.unpriced(done=done)),
+            unknown=() if done else tuple(found.unknown()),
+        )
+
+    tasks = tuple(PlanTask(**asdict(task)) for task in found.tasks)
+    return Plan(run=found.run, tasks=tasks, to_do=sums(done=False), done=sums(done=True))
 
 
 def told(found: Estimate, *, width: int | None = None) -> str:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
-
-from pydantic.alias_generators import to_camel
+from dataclasses import dataclass, field
 
 from dail_runtime.spec import DailJob, Task
 from dailctl.estimate.demand import Demand
@@ -78,23 +75,6 @@ class Estimate:
         """GPUs that the known cost leaves out, because none of the prices is for them."""
         left_out = [name for task in self.tasks if task.done is done and task.cost is None for name in task.gpu_hours or ()]
         return list(dict.fromkeys(left_out)) if self.prices else []
-
-    def _sums(self, *, done: bool) -> dict[str, Any]:
-        return {
-            "seconds": self.seconds(done=done),
-            "gpuHours": self.gpu_hours(done=done),
-            "cost": self.cost(done=done),
-            "unpriced": self.unpriced(done=done),
-        }
-
-    def document(self) -> dict[str, Any]:
-        """As `-o json` prints it: camelCase keys, like every document of dail."""
-        return {
-            "run": self.run,
-            "tasks": [{to_camel(key): value for key, value in asdict(task).items()} for task in self.tasks],
-            "toDo": {**self._sums(done=False), "unknown": self.unknown()},
-            "done": self._sums(done=True),
-        }
 
 
 def estimate(

@@ -221,7 +221,59 @@ class CheckList(View):
     items: tuple[CheckView, ...]
 
 
+class PlanTask(View):
+    """What one task of a plan takes; null where nobody knows yet."""
+
+    task: str
+    """As in the plan: `train/nll`."""
+    done: bool
+    """Its results are there: it will not run again. Times, GPU-hours and bytes are then what it took."""
+    objects: int
+    """Kubernetes objects it is given."""
+    pods: int
+    gpus: dict[str, int]
+    """Extended resource -> number held at once."""
+    tokens: int | None = None
+    """Expected, or real where done."""
+    tokens_at_most: int | None = None
+    seconds: float | None = None
+    """Wall time."""
+    gpu_hours: dict[str, float] | None = None
+    """Extended resource -> GPU-hours; {} where it needs none."""
+    cost: float | None = None
+    stored: int | None = None
+    """Bytes of its result."""
+    sources: tuple[str, ...]
+    """Where length and rate come from."""
+
+
+class PlanSum(View):
+    """Tasks together, as far as each is known."""
+
+    seconds: float
+    gpu_hours: dict[str, float]
+    cost: float | None = None
+    """Null where no prices were given."""
+    unpriced: tuple[str, ...] = ()
+    """Extended resources that the cost leaves out, because none of the prices is for them."""
+    unknown: tuple[str, ...] = ()
+    """Tasks that all the sums leave out, because nobody knows how long they take."""
+
+
+class Plan(View):
+    """What `plan -o json` prints."""
+
+    api_version: str = VERSION
+    kind: Literal["Plan"] = "Plan"
+    run: str
+    tasks: tuple[PlanTask, ...]
+    to_do: PlanSum
+    done: PlanSum
+
+
 DOCUMENTS: dict[str, type[View]] = {
+    "plan": Plan,
+    "run-item": RunView,
     "run-list": RunList,
     "run": RunDescription,
     "event-list": EventList,

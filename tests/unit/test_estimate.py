@@ -15,13 +15,14 @@ from dail_runtime.spec import DailJob, Task, plan
 from dail_runtime.stages.jobs import save_job
 from dail_runtime.stages.usage import Usage, add_usage
 from dail_runtime.store import Manifest, ObjectInfo, open_store, write_manifest
-from dailctl.cli.plan import told
+from dailctl.cli.plan import document, told
 from dailctl.estimate.demand import Demand, demand_of, is_gpu
 from dailctl.estimate.facts import Fact, facts_of
 from dailctl.estimate.of_run import on_cluster
 from dailctl.estimate.rates import Rate
 from dailctl.estimate.total import Estimate, TaskEstimate, estimate
 from dailctl.estimate.work import Sizes
+from dailctl.observe.model import Plan
 from dailctl.runs import run_of_file
 from tests.support.cli import dailctl
 
@@ -187,7 +188,8 @@ def test_what_is_done_is_shown_as_it_was(tmp_path: Path) -> None:
     assert found.done
     assert (found.seconds, found.tokens, found.stored) == (100, 12_000 * 5, 1000)
     assert found.gpu_hours == {GPU: pytest.approx(0.05)}
-    assert result.document()["done"] == {"seconds": 100, "gpuHours": {GPU: pytest.approx(0.05)}, "cost": pytest.approx(0.1), "unpriced": []}
+    done = document(result).done
+    assert (done.seconds, done.gpu_hours, done.cost) == (100, {GPU: pytest.approx(0.05)}, pytest.approx(0.1))
 
 
 def test_a_job_of_another_version_is_passed_over(tmp_path: Path) -> None:
@@ -247,8 +249,8 @@ def test_plan_reads_the_data_writes_nothing_and_speaks_json(tmp_path: Path) -> N
     store = tmp_path / "runs"
     said = dailctl("plan", "-f", example, "--set", f"storage.uri={store}", "-o", "json")
     assert said.code == 0, said.err
-    document = json.loads(said.out)
-    rewrite = next(task for task in document["tasks"] if task["task"] == "rewrite/tuned")
+    Plan.model_validate_json(said.out)
+    rewrite = next(task for task in json.loads(said.out)["tasks"] if task["task"] == "rewrite/tuned")
     assert rewrite["tokensAtMost"] == 32 * 160
     assert not store.exists()
     assert "No measured rate for rewrite/tuned" not in said.out
