@@ -21,7 +21,7 @@ _UNBOUND = re.compile(
     r'|storageclass\S* "[^"]+" not found|persistentvolumeclaim "[^"]+" (?:bound to non-existent|is being deleted)'
 )
 _VOLUME = re.compile(r"volume|pvc\(s\)|PersistentVolumeClaim|enough free storage")
-_PASSING = re.compile(
+PASSING_TAINT = re.compile(
     r"node\.(?:cloudprovider\.)?kubernetes\.io/|(?:ToBeDeletedBy|DeletionCandidateOf)ClusterAutoscaler|karpenter\.sh/(?:disrupt|unregistered)"
     r"|agent-not-ready"
 )
@@ -75,7 +75,7 @@ def _kept_out(pod: Object, nodes: Sequence[Object] | None, reasons: Sequence[str
         # Newer schedulers only count. And of the nodes that they count, those that the pod does not ask for do not matter.
         taints = [taint for node in chosen for taint in _told(_untolerated(pod, node))]
     unnamed = len(taints) < len(tainted) and nodes is None
-    lasting = [taint for taint in dict.fromkeys(taints) if not _PASSING.search(taint)]
+    lasting = [taint for taint in dict.fromkeys(taints) if not PASSING_TAINT.search(taint)]
     elsewhere = any(_MATCH.search(reason) for reason in reasons)
     # Of several reasons the one that keeps most nodes out is worth least: labels usually do, and rightly. Control planes always do.
     if elsewhere and all(_CONTROL_PLANE.search(taint) for taint in lasting) and not unnamed:
@@ -86,7 +86,7 @@ def _kept_out(pod: Object, nodes: Sequence[Object] | None, reasons: Sequence[str
         hint = "see kubectl describe nodes: nodes that are not ready are tainted, too; else add a toleration to {pool}"
         return table.TAINT.of(subject, pod=name, pool=pool, taints="the scheduler does not say by what", remedy=hint)
     unready = any("unschedulable" in reason or "not ready" in reason for reason in reasons)
-    if unready or any(_PASSING.search(taint) for taint in taints):
+    if unready or any(PASSING_TAINT.search(taint) for taint in taints):
         named = [taint for taint in dict.fromkeys(taints) if taint not in said]
         return table.NODES_NOT_READY.of(subject, pod=name, said="; ".join([said, *named]))
     if elsewhere or (tainted and nodes is not None and not chosen):
@@ -115,7 +115,7 @@ def _too_small(pod: Object, nodes: Sequence[Object] | None) -> Cause | None:
         # Where it may use nodes with GPUs, others' larger ones are no matter; where it may use none, the taint of those there are is.
         barred = [node for node in chosen if most == 0 and node not in usable and _allocatable(node, resource) >= wanted]
         taints = [taint for node in barred for taint in _told(_untolerated(pod, node))]
-        if lasting := [taint for taint in dict.fromkeys(taints) if not _PASSING.search(taint)]:
+        if lasting := [taint for taint in dict.fromkeys(taints) if not PASSING_TAINT.search(taint)]:
             return table.TAINT.of(shown(pod), pod=name_of(pod), pool=pool_of(pod), taints=", ".join(lasting))
         if barred:
             return table.NODES_NOT_READY.of(shown(pod), pod=name_of(pod), said=", ".join(dict.fromkeys(taints)))

@@ -9,14 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dail_runtime.spec.kubernetes import quantity
+from dailctl.explain.scheduling import PASSING_TAINT, tolerates
 from dailctl.kube.resources import Object
 from dailctl.preflight.finding import Finding, Pods
 
-PASSING = frozenset(
-    f"node.kubernetes.io/{condition}"
-    for condition in ("not-ready", "unreachable", "memory-pressure", "disk-pressure", "pid-pressure", "network-unavailable")
-)
-"""Taints by which the node controller says how a node is at the moment, not whom it is for."""
 REMEDY = "correct cluster.pools, or submit with --any-nodes where the cluster adds nodes on demand"
 
 
@@ -68,9 +64,9 @@ def _takes(node: Object, spec: Mapping[str, Any]) -> bool:
     affinity = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get("requiredDuringSchedulingIgnoredDuringExecution")
     if affinity and not any(_matches(term, node) for term in affinity.get("nodeSelectorTerms") or ()):
         return False
-    lasting = (taint for taint in node["spec"].get("taints") or () if taint["key"] not in PASSING)
+    lasting = (taint for taint in node["spec"].get("taints") or () if not PASSING_TAINT.search(taint["key"]))
     taints = [taint for taint in lasting if taint.get("effect") in ("NoSchedule", "NoExecute")]
-    return all(any(_tolerates(one, taint) for one in spec.get("tolerations") or ()) for taint in taints)
+    return all(any(tolerates(one, taint) for one in spec.get("tolerations") or ()) for taint in taints)
 
 
 def _matches(term: Mapping[str, Any], node: Object) -> bool:
@@ -96,16 +92,6 @@ def _holds(requirement: Mapping[str, Any], there: Mapping[str, str]) -> bool:
                 return False
             return int(there[key]) > int(values[0]) if operator == "Gt" else int(there[key]) < int(values[0])
     return True
-
-
-def _tolerates(toleration: Mapping[str, Any], taint: Mapping[str, Any]) -> bool:
-    if toleration.get("effect") and toleration["effect"] != taint["effect"]:
-        return False
-    if not toleration.get("key"):
-        return toleration.get("operator") == "Exists"
-    if toleration["key"] != taint["key"]:
-        return False
-    return toleration.get("operator", "Equal") == "Exists" or (toleration.get("value") or "") == (taint.get("value") or "")
 
 
 def _room(node: Object, wanted: Mapping[str, float]) -> int:

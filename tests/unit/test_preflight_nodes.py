@@ -88,3 +88,16 @@ def test_a_pod_that_does_not(there: dict[str, Any], wanted: Pods, said: str) -> 
     (finding,) = unfit([wanted], [there])
     assert said in finding.sentence
     assert "--any-nodes" in finding.sentence
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "node.kubernetes.io/not-ready",
+        "node.cloudprovider.kubernetes.io/uninitialized",
+        "karpenter.sh/unregistered",
+        "node.cilium.io/agent-not-ready",
+    ],
+)
+def test_a_node_that_is_being_set_up_counts(key: str) -> None:
+    assert unfit([pods()], [node(taints=[{"key": key, "effect": "NoSchedule"}])]) == []
