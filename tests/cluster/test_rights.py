@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from dailctl.kube import Client, load_access
 from dailctl.kube.resources import ROLE
 from tests.lab import versitygw
 from tests.lab.cluster import Object
+from tests.lab.control_plane import ControlPlane
 from tests.support.cluster_run import KINDS, ClusterRun
 from tests.support.undisturbed import assert_undisturbed
 
@@ -56,6 +58,17 @@ def test_the_conductor_uses_every_right_it_has_and_is_refused_nothing(run: Clust
     # Each right that is taken away would be missed by this very run, and none is there in vain.
     assert {right for right, codes in asked.items() if codes != {403}} == granted(role)
     assert {right for right, codes in asked.items() if 403 in codes} <= OPTIONAL
+
+
+def test_anyone_may_ask_whether_the_api_server_is_ready(control_plane: ControlPlane, namespace: str) -> None:
+    client = Client(load_access(control_plane.user("nobody", namespace, []), namespace=namespace), patience=1)
+    assert client.ready()
+    control_plane.component("kube-apiserver").kill()
+    try:
+        assert not client.ready()
+    finally:
+        control_plane.start("kube-apiserver")
+    assert client.ready()
 
 
 def holders(canaries: list[str], texts: dict[str, str]) -> list[str]:
