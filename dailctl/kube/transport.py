@@ -9,7 +9,7 @@ import random
 import socket
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -120,12 +120,7 @@ class Transport:
     def lines(self, request: Request, *, unfinished: bool = False) -> Iterator[bytes]:
         """The answer's lines as they come, empty ones left out; not tried again. `unfinished`: also a last one without an end."""
         with self._opened(request) as answer:
-            rest = b""
-            for chunk in answer.stream(1 << 16):
-                *whole, rest = (rest + chunk).split(b"\n")
-                yield from (line for line in whole if line)
-            if unfinished and rest:
-                yield rest
+            yield from joined(answer.stream(1 << 16), unfinished=unfinished)
 
     @contextlib.contextmanager
     def _opened(self, request: Request) -> Iterator[urllib3.BaseHTTPResponse]:
@@ -164,6 +159,19 @@ class Transport:
             if answer.status == 401 and token and not fresh:
                 return self._send(request, fresh=True)
             raise api_error(answer.status, _status_of(answer), request.asked, self.access.user)
+
+
+def joined(chunks: Iterable[bytes], *, unfinished: bool) -> Iterator[bytes]:
+    """The lines of chunks, empty ones left out; however long a line is, its bytes are copied once."""
+    parts: list[bytes] = []
+    for chunk in chunks:
+        first, *others = chunk.split(b"\n")
+        parts.append(first)
+        if others:
+            yield from (line for line in (b"".join(parts), *others[:-1]) if line)
+            parts = [others[-1]]
+    if unfinished and (rest := b"".join(parts)):
+        yield rest
 
 
 def _status_of(answer: urllib3.BaseHTTPResponse) -> Object:
