@@ -92,8 +92,12 @@ def _stopped_at_start(pod: Object, container: Object, reason: str, said: str, no
 
 def not_ready(pod: Object, events: Iterable[Object], now: datetime) -> Cause | None:
     """Why the pod, whose containers run, serves nothing yet; None where it is ready."""
-    if conditions_of(pod).get("Ready", {}).get("status") != "False":
+    conditions = conditions_of(pod)
+    if conditions.get("Ready", {}).get("status") != "False":
         return None
+    if conditions.get("ContainersReady", {}).get("status") == "True" and conditions["Ready"].get("reason") != "ReadinessGatesNotReady":
+        # The kubelet's last word was that all is well; it is the node controller that took that back.
+        return table.NODE_UNREACHABLE.of(shown(pod), pod=name_of(pod), node=spec_of(pod).get("nodeName", "?"))
     for container, status in containers_of(pod):
         running = (status.get("state") or {}).get("running")
         if running and not status.get("ready"):

@@ -227,6 +227,12 @@ NODE_SILENT = Row(
     "pod {pod} does not end, because its node {node} does not answer",
     "delete the node if it is gone for good, or the pod with kubectl delete --force",
 )
+NODE_UNREACHABLE = Row(
+    "NodeUnreachable",
+    "Pending",
+    "node {node}, on which pod {pod} runs, does not answer",
+    "wait: if it stays away, the cluster ends its pods after some minutes, and they are started on another node",
+)
 STARTING = Row(
     "Starting",
     "Pending",

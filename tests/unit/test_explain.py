@@ -209,6 +209,21 @@ CASES: dict[str, tuple[Seen, tuple[str, ...]]] = {
     ),
     "OperatorSilent": (Seen(objects=(job(kind="PyTorchJob"),)), ("10m00s", "training operator")),
     "NodeSilent": (Seen(pods=(pod(spec={"nodeName": "gpu-1"}, deletionTimestamp="2026-11-24T07:55:00Z"),)), ("gpu-1", "--force")),
+    "NodeUnreachable": (
+        Seen(
+            pods=(
+                pod(
+                    spec={"nodeName": "gpu-1"},
+                    status={
+                        "phase": "Running",
+                        "containerStatuses": [{**RUNNING, "ready": True}],
+                        "conditions": [{"type": "ContainersReady", "status": "True"}, {"type": "Ready", "status": "False"}],
+                    },
+                ),
+            )
+        ),
+        ("node gpu-1", "another node"),
+    ),
     "Starting": (
         with_events(
             pod(
