@@ -20,7 +20,7 @@ _UNBOUND = re.compile(
     r"unbound immediate PersistentVolumeClaims|didn't find available persistent volumes|binding volumes|ephemeral volume controller"
     r'|storageclass\S* "[^"]+" not found|persistentvolumeclaim "[^"]+" (?:bound to non-existent|is being deleted)'
 )
-_VOLUME = re.compile(r"volume|pvc\(s\)|PersistentVolumeClaim|enough free storage")
+_VOLUME = re.compile(r"volume|pvc\(s\)|enough free storage", re.IGNORECASE)
 PASSING_TAINT = re.compile(
     r"node\.(?:cloudprovider\.)?kubernetes\.io/|(?:ToBeDeletedBy|DeletionCandidateOf)ClusterAutoscaler|karpenter\.sh/(?:disrupt|unregistered)"
     r"|agent-not-ready"

@@ -52,6 +52,7 @@ def scheduler(message: str, nodes: tuple[dict, ...] | None = None, **spec: objec
         ('storageclass.storage.k8s.io "fast" not found', "VolumeUnbound"),
         ('persistentvolumeclaim "models" is being deleted', "VolumeUnbound"),
         ("2 node(s) exceed max volume count", "VolumeElsewhere"),
+        ("2 node(s) didn't match PersistentVolume's node affinity", "VolumeElsewhere"),
         ("1 node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode already in-use by another pod",
          "VolumeElsewhere"),
         ("2 node(s) didn't match pod anti-affinity rules", "Unscheduled"),
