@@ -82,6 +82,9 @@ def _kept_out(pod: Object, nodes: Sequence[Object] | None, reasons: Sequence[str
         lasting = []
     if lasting:
         return table.TAINT.of(subject, pod=name, pool=pool, taints=", ".join(lasting))
+    if unnamed and elsewhere:
+        hint = "compare the labels and taints of the nodes (kubectl describe nodes) with nodeSelector, affinity and tolerations of {pool}"
+        return table.UNSCHEDULED.of(subject, pod=name, pool=pool, said=said, remedy=hint)
     if unnamed:
         hint = "see kubectl describe nodes: nodes that are not ready are tainted, too; else add a toleration to {pool}"
         return table.TAINT.of(subject, pod=name, pool=pool, taints="the scheduler does not say by what", remedy=hint)

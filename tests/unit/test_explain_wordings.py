@@ -78,6 +78,8 @@ def test_where_the_scheduler_only_counts_taints_the_nodes_say_which() -> None:
     )
     assert (not_ready.name, "toleration" in not_ready.remedy) == ("NodesNotReady", False)
     # Who may not read nodes is told where to look.
+    either = scheduler(counted, **h100)
+    assert (either.name, "labels and taints of the nodes" in either.remedy) == ("Unscheduled", True)
     unknown = scheduler("0/2 nodes are available: 2 node(s) had untolerated taint(s).")
     assert (unknown.name, "kubectl describe nodes" in unknown.remedy) == ("Taint", True)
 
