@@ -41,8 +41,7 @@ def delete(
     helds = [find_run(client, name, file, acting=True) for name in (dict.fromkeys(names) if names else (None,))]
     going = [held for held in helds if not held.status.ended]
     if going and not yes and not _confirmed(going):
-        output.talk("nothing was deleted")
-        return
+        raise UsageError("nothing was deleted")
     for held in helds:
         remove(client, held, seconds=timeout if wait else 0.0, tell=output.talk)
         output.data(f"run/{held.name} deleted")

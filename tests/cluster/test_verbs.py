@@ -211,6 +211,11 @@ def test_delete_removes_everything_and_gc_finds_what_was_left(run: ClusterRun) -
     assert run.status() is not None, "a wrong name must not remove the others"
     asked = verb(run, "delete", run.name)
     assert (asked.code, "is running, and delete asks before it ends a run" in asked.err) == (2, True), asked.err
+    ours, theirs = pty.openpty()
+    with run.started("delete", run.name, stdin=theirs) as asking:
+        os.write(ours, b"n\n")
+        _, err = asking.communicate(timeout=120)
+    assert (asking.returncode, f"run {run.name} is running. Delete?" in err, "nothing was deleted" in err) == (2, True, True), err
     assert run.status() is not None
     said = verb(run, "delete", run.name, "--yes")
     assert (said.code, said.out) == (0, f"run/{run.name} deleted\n"), said.err

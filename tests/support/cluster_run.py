@@ -116,12 +116,13 @@ class ClusterRun:
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def started(
-        self, *words: object, kubeconfig: Path | None = None, stdout: int = subprocess.PIPE, **variables: str
+        self, *words: object, kubeconfig: Path | None = None, stdin: int | None = None, stdout: int = subprocess.PIPE, **variables: str
     ) -> subprocess.Popen[str]:
         """`dailctl WORDS` in the run's namespace, in a process of its own."""
         command = [sys.executable, "-m", "dailctl", *words, "--kubeconfig", kubeconfig or self.kubeconfig, "-n", self.namespace]
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1", **self.credentials(), **variables}
-        return subprocess.Popen(list(map(str, command)), env=environment, stdout=stdout, stderr=subprocess.PIPE, text=True)
+        arguments = list(map(str, command))
+        return subprocess.Popen(arguments, env=environment, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, text=True)
 
     def credentials(self) -> dict[str, str]:
         """Variables for whoever reads the bucket."""
