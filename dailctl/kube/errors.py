@@ -59,6 +59,9 @@ def api_error(status: int, body: dict[str, Any], asked: str, user: str) -> DailE
     message = " ".join(str(body.get("message") or f"HTTP {status}").split())
     if len(message) > 600:
         message = f"{message[:597]}..."
+    if 300 <= status < 400:
+        sentence = f"cannot {asked}: the answer leads elsewhere (HTTP {status}), so that is no Kubernetes API server; check the kubeconfig"
+        return ApiError(sentence, status, reason)
     if status == 401:
         sentence = f"cannot {asked}: the cluster does not accept the credentials of {user}; renew them and try again"
         return Unauthorized(sentence, status, reason)

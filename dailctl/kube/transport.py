@@ -92,8 +92,7 @@ class Transport:
         while True:
             try:
                 with self._opened(request) as answer:
-                    found: Object = json.loads(answer.read())
-                    return found
+                    return object_in(answer.read())
             except ValueError:
                 raise ClusterError(
                     f"cannot {request.asked}: {self.access.server} is no Kubernetes API server; check the kubeconfig"
@@ -159,6 +158,14 @@ class Transport:
             if answer.status == 401 and token and not fresh:
                 return self._send(request, fresh=True)
             raise api_error(answer.status, _status_of(answer), request.asked, self.access.user)
+
+
+def object_in(text: bytes) -> Object:
+    """The JSON object that is all of the text. Raises ValueError where it is something else."""
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise ValueError(f"{type(found).__name__} is no object")
+    return found
 
 
 def joined(chunks: Iterable[bytes], *, unfinished: bool) -> Iterator[bytes]:

@@ -13,7 +13,7 @@ import yaml
 
 from dail_runtime.errors import ClusterError
 from dailctl.kube import load_access
-from dailctl.kube.errors import Conflict, Forbidden, Gone, Invalid, NotFound, Unauthorized, api_error
+from dailctl.kube.errors import ApiError, Conflict, Forbidden, Gone, Invalid, NotFound, Unauthorized, api_error
 
 ASKED = "apply jobs.batch x in namespace ml"
 
@@ -150,6 +150,7 @@ GRANT = 'x is forbidden: user "jane" is attempting to grant RBAC permissions not
         (403, 'jobs.batch is forbidden: User "jane" cannot patch', Forbidden, "jane has no right to; ask an administrator"),
         (403, 'pods "x" is forbidden: exceeded quota: gpus, requested: 8', Forbidden, r"cannot apply .*: exceeded quota: gpus"),
         (403, GRANT, Forbidden, "may only grant rights that jane has"),
+        (302, "", ApiError, "that is no Kubernetes API server; check the kubeconfig"),
         (401, "Unauthorized", Unauthorized, "does not accept the credentials of jane; renew them"),
         (404, 'namespaces "ml" not found', NotFound, "create the namespace, or choose another with -n"),
         (404, "404 page not found", NotFound, "the cluster has no such API"),
