@@ -86,9 +86,9 @@ def ends_of(pod: Object) -> list[Ended]:
     for container, status in containers_of(pod):
         for place in ("state", "lastState"):
             ended = (status.get(place) or {}).get("terminated")
-            if ended and int(ended.get("exitCode", 0)):
+            if ended and int(ended.get("exitCode") or 0):
                 reason, said = str(ended.get("reason", "")), str(ended.get("message") or "")
-                when, restarts = time_of(ended.get("finishedAt")) or BEGINNING, int(status.get("restartCount", 0))
+                when, restarts = time_of(ended.get("finishedAt")) or BEGINNING, int(status.get("restartCount") or 0)
                 found.append(Ended(pod, container, int(ended["exitCode"]), reason, said, when, restarts))
     return found
 
