@@ -306,8 +306,9 @@ class _Pod:
     def _write_log(self, process: subprocess.Popen[bytes], life: int) -> None:
         """As a container runtime does: each line with the time at which it came."""
         assert process.stdout is not None
-        with (self._folder / f"log-{life}").open("ab") as log, (self._folder / f"times-{life}").open("a") as times:
-            for line in process.stdout:
+        log, times = (self._folder / f"log-{life}").open("ab"), (self._folder / f"times-{life}").open("a")
+        with log, times, process.stdout as lines:
+            for line in lines:
                 log.write(line)
                 log.flush()
                 times.write(datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ") + "\n")
