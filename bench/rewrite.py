@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--responses", type=int, default=64, help="side by side")
     parser.add_argument("--max-tokens", type=int, default=96)
     parser.add_argument("--prompt", type=int, default=100, help="tokens of the student's prompts; the teacher's have twice as many")
-    parser.add_argument("--few", type=int, default=12, help="tokens per response of the schemes with a request per token")
+    parser.add_argument("--few", type=int, default=12, help="tokens per response of draft-and-verify")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="only the schemes inside one vLLM engine, and no shares")
     parser.add_argument("--cpu-time", action="store_true", help="with --quick: time of this process, for shared CPUs")

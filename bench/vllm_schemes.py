@@ -5,7 +5,8 @@ In this process, in one engine:
 contexts of every response, which know nothing of each other: no scheme that reads two contexts can be faster. `paired` is the
 plugin, both contexts in lockstep. `one_engine` is what one does without a plugin, and what the method's authors do: for each token one
 request to the student's context and one to the teacher's, all responses side by side, with prefix caching; its policy needs no
-second draw here (tau = 0 in effect), which flatters it.
+second draw here (tau = 0 in effect), which flatters it. It draws as many tokens as a block of the cache holds, because where in
+its last block a prompt ends decides how much of it is read anew.
 
 In processes of their own, stock vLLM: `stock` is `plain` on an engine that knows nothing of dail, with vLLM's own defaults;
 `two_engines` is the scheme of `one_engine` with an engine for each context, as the authors run it; `served_plain` is a server
@@ -39,7 +40,7 @@ from tests.support.servers import vllm_server
 MIXED = MixedPolicy(kind="mixed", tau=0.8)
 FIRST_ID, LAST_ID = 32, 380
 """Prompts are random ids from this range: below are special tokens as a rule, above there may be none."""
-PLUGIN_OPTIONS = ("logits_processors", "scheduler_cls", "logprobs_mode", "async_scheduling")
+PLUGIN_OPTIONS = ("logits_processors", "scheduler_cls", "worker_cls", "async_scheduling")
 SERVER = "vllm.entrypoints.openai.api_server"
 
 
@@ -50,7 +51,7 @@ class VllmSchemes:
         """
         Args:
             prompt: Tokens of the student's prompts; the teacher's have twice as many.
-            few: Tokens per response of the schemes that take a request per token, or thereabouts.
+            few: Tokens per response of `fallback`.
             cpu_time: Measure the time of this process instead of the wall clock: for shared CPUs and one thread; schemes in other
                 processes then make no sense.
         """
@@ -156,12 +157,13 @@ class VllmSchemes:
         students, teachers = self._prompts(1), self._prompts(2)
         begin = self._clock()
         drawn: list[list[int]] = [[] for _ in students]
-        for _ in range(self._few):
+        block = int(self._engine.vllm.vllm_config.cache_config.block_size)
+        for _ in range(block):
             proposed = self._run(student, [[*ids, *said] for ids, said in zip(students, drawn, strict=True)], 1)
             self._run(teacher, [[*ids, *said] for ids, said in zip(teachers, drawn, strict=True)], 1, logprobs=1)
             for said, ids in zip(drawn, proposed, strict=True):
                 said.extend(ids)
-        return self._count * self._few / (self._clock() - begin)
+        return self._count * block / (self._clock() - begin)
 
     def _run(self, engine: Any, prompts: Sequence[list[int]], tokens: int, *, logprobs: int | None = None) -> list[list[int]]:
         """Responses of vLLM's own sampling."""
@@ -179,10 +181,9 @@ class VllmSchemes:
         )
         for number, ids in enumerate(prompts):
             engine.add_request(str(number), tokens_input(ids), settings)
-        step = self._engine.step if engine is self._engine.vllm else engine.step
         found: dict[str, Any] = {}
         while engine.has_unfinished_requests():
-            found.update({output.request_id: output.outputs[0] for output in step()})
+            found.update({output.request_id: output.outputs[0] for output in engine.step()})
         return [list(found[str(number)].token_ids) for number in range(len(prompts))]
 
     def _settings(self) -> dict[str, Any]:

@@ -53,10 +53,10 @@ def main(argv: list[str] | None = None) -> int:
     except DailError as err:
         print(f"error: {err}", file=sys.stderr)
         return err.exit_code
-    from dail_runtime.rewrite.vllm_settings import server_environment
+    from dail_runtime.rewrite.vllm_settings import environment
 
     sys.stderr.flush()
-    return os.execve(sys.executable, [sys.executable, "-m", _MODULE, *command, *vllm], {**os.environ, **server_environment()})
+    return os.execve(sys.executable, [sys.executable, "-m", _MODULE, *command, *vllm], {**os.environ, **environment()})
 
 
 def _parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:

@@ -146,14 +146,15 @@ class Batch:
         noise = self._noise[np.arange(self._slots), self._drawn % BLOCK]
         draw = self._draw(self._upload(noise))
         # One copy to the host a step, which is also the one point where the host waits for a GPU. fp64 holds every id.
-        told = torch.stack([draw.token.double(), draw.logprob.double(), draw.student.double(), draw.distance.double()]).cpu().numpy()
+        columns = [draw.token, draw.logprob, *((draw.student, draw.distance) if isinstance(draw, policies.MixedDraw) else ())]
+        told = torch.stack([column.double() for column in columns]).cpu().numpy()
         tokens = told[0].astype(np.int64)
         if not np.isfinite(told[1][self._active]).all():
             raise ModelError("the model gives logits that are not finite numbers; load it with model.dtype float32, or check its weights")
         if int(self._drawn.max()) >= self._ids.shape[1]:
             self._ids = np.concatenate([self._ids, np.zeros_like(self._ids)], axis=1)
         self._ids[self._active, self._drawn[self._active]] = tokens[self._active]
-        self._sums[:, self._active] += told[1:, self._active]
+        self._sums[: len(told) - 1, self._active] += told[1:, self._active]
         self._drawn[self._active] += 1
         over = self._active & (self._ends[tokens] | (self._drawn >= self._limit))
         finished = [(int(slot), self._response(int(slot))) for slot in np.flatnonzero(over)]

@@ -81,10 +81,16 @@ class Draw:
     """[rows] int64."""
     logprob: Tensor
     """[rows] fp32: log-probability of the token under the distribution it was drawn from, in nats. NaN where logits were not finite."""
+
+
+@dataclass(frozen=True)
+class MixedDraw(Draw):
+    """One token per row, drawn from the mixture."""
+
     student: Tensor
-    """[rows] bool: whether the student's branch of the mixture drew it. Always false for `direct`."""
+    """[rows] bool: whether the student's branch of the mixture drew it."""
     distance: Tensor
-    """[rows] fp32: total variation distance between that distribution and M_T. 0 for `direct`."""
+    """[rows] fp32: total variation distance between the mixture and M_T."""
 
 
 def distribution(logits: Tensor, shaping: Shaping) -> Tensor:
@@ -118,11 +124,10 @@ def direct(logits: Tensor, shaping: Shaping, uniform: Tensor) -> Draw:
     """
     probs = distribution(logits, shaping)
     token = _inverse_cdf(probs, uniform)
-    logprob = _at(probs, token).log()
-    return Draw(token, logprob, torch.zeros_like(token, dtype=torch.bool), torch.zeros_like(logprob))
+    return Draw(token, _at(probs, token).log_())
 
 
-def mixed(student: Tensor, teacher: Tensor, shaping: Shaping, tau: Tensor, tries: Tensor, uniform: Tensor) -> Draw:
+def mixed(student: Tensor, teacher: Tensor, shaping: Shaping, tau: Tensor, tries: Tensor | None, uniform: Tensor) -> MixedDraw:
     """Draw from m (see the module's docstring) and say which branch drew.
 
     One uniform serves both choices: below `a` the student's branch draws, and what is left of the uniform, stretched back
@@ -132,23 +137,25 @@ def mixed(student: Tensor, teacher: Tensor, shaping: Shaping, tau: Tensor, tries
     Args:
         student, teacher: Logits [rows, vocabulary] of the two contexts.
         tau: [rows] fp32.
-        tries: [rows], proposals per token.
+        tries: [rows], proposals per token; None: one in every row.
         uniform: [rows] fp64 in [0, 1).
     """
     own = distribution(student, shaping)
     shown = distribution(teacher, shaping)
-    kept = own.masked_fill(shown < tau[:, None], 0.0)
+    # Comparing into a float and multiplying, and below mixing by weights of 0 and 1, is exact and takes a CPU a quarter of the time
+    # that masks take.
+    kept = torch.ge(shown, tau[:, None], out=torch.empty_like(shown)).mul_(own)
     kept_mass = kept.sum(dim=-1)
     # A ratio of two sums of the same terms: exactly 1 where A covers the student's support, so that tau = 0 is the student.
     mass = (kept_mass / own.sum(dim=-1)).double()
-    accept = 1 - (1 - mass) ** tries
+    accept = mass if tries is None else 1 - (1 - mass) ** tries
     from_student = uniform < accept
     rest = torch.where(from_student, uniform / accept, (uniform - accept) / (1 - accept))
-    token = _inverse_cdf(torch.where(from_student[:, None], kept, shown), rest)
-    renormalised = kept.div_(kept_mass.clamp_min(torch.finfo(torch.float32).tiny)[:, None])
-    prob = accept * _at(renormalised, token) + (1 - accept) * _at(shown, token)
+    token = _inverse_cdf(torch.lerp(shown, kept, from_student.float()[:, None]), rest)
+    renormalised = kept.div_(kept_mass.clamp_min_(torch.finfo(torch.float32).tiny)[:, None])
+    prob = torch.lerp(_at(shown, token).double(), _at(renormalised, token).double(), accept)
     distance = accept * renormalised.sub_(shown).abs_().sum(dim=-1) / 2
-    return Draw(token, prob.log().float(), from_student, distance.float())
+    return MixedDraw(token, prob.log_().float(), from_student, distance.float())
 
 
 def _at(probs: Tensor, token: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from dail_runtime.errors import ModelError, SetupError, TransientError
 from dail_runtime.records import Sample
 from dail_runtime.rewrite.engine import Request, Sampling
-from dail_runtime.rewrite.vllm_plugin.requests import Role, Row, read
+from dail_runtime.rewrite.vllm_plugin.requests import BROKEN, Role, Row, read
 from dail_runtime.spec.rewrite import MixedPolicy
 
 ATTEMPTS = 3
@@ -113,15 +113,27 @@ def rows_of(response: Response, sampling: Sampling, pair: str) -> tuple[Row, ...
     )
 
 
-def retried(response: Response, failure: str) -> None:
-    """Say what follows from a pair that fell apart: return where it may be begun again.
+def check_hope(response: Response, failure: str) -> None:
+    """Raise where the plugin ended a response for a reason that trying again does not change.
 
     Raises:
-        SetupError: it fits nowhere, so that trying again is of no use.
+        SetupError: its pair fits nowhere.
+        ModelError: the model is broken.
+    """
+    if "KV cache" in failure or "one token" in failure:
+        raise SetupError(f"{response.key}: {failure}")
+    if failure == BROKEN:
+        raise ModelError(f"{failure}; load it with model.dtype float32, or check its weights")
+
+
+def retried(response: Response, failure: str) -> None:
+    """Return where a response that failed may be begun again.
+
+    Raises:
+        SetupError, ModelError: see check_hope.
         TransientError: it failed too often.
     """
-    if "KV cache" in failure:
-        raise SetupError(f"{response.key}: {failure}")
+    check_hope(response, failure)
     if response.attempt >= ATTEMPTS:
         raise TransientError(f"{response.key}: a response failed {ATTEMPTS} times, the last time because {failure}; start the run again")
 
@@ -139,13 +151,8 @@ def sample_of(
     Args:
         own: The plugin's values of the student half (or single row), one a token.
         teacher: Those of the teacher half; empty for `direct`.
-
-    Raises:
-        ModelError: the model gave logits that are not finite.
     """
     told = read(own, teacher)
-    if told is None:
-        raise ModelError("the model gives logits that are not finite numbers; load it with model.dtype float32, or check its weights")
     return Sample(
         index=index,
         ids=tuple(ids),

@@ -82,8 +82,7 @@ class VllmGenerator:
             ) from err
         finally:
             torch.set_num_threads = set_threads
-        model = self.vllm.vllm_config.model_config
-        self._eager, self._vocabulary = bool(model.enforce_eager), int(model.get_vocab_size())
+        self._vocabulary = int(self.vllm.vllm_config.model_config.get_vocab_size())
         self._decode, self._length = Decoder(tokenizer), length
         self._most = int(self.vllm.vllm_config.scheduler_config.max_num_seqs)
         self._submitted = 0
@@ -141,7 +140,7 @@ class VllmGenerator:
                     self._submit(response, sampling, under_way)
                 if not under_way:
                     return
-                for output in self.step():
+                for output in self.vllm.step():
                     drawing, role = under_way.pop(output.request_id)
                     drawing.outputs[role] = output
                     if len(drawing.outputs) < contexts:
@@ -161,15 +160,7 @@ class VllmGenerator:
             if under_way and self.vllm is not None:
                 self.vllm.abort_request(list(under_way))
                 # The scheduler tells the workers about the aborted in its next step.
-                self.step()
-
-    def step(self) -> list[Any]:
-        """One step of vLLM; returns the outputs of the requests that ended in it."""
-        # vLLM's sampler compiles its ranking of log-probabilities even where the model is not compiled: half a minute for
-        # a number that nobody reads.
-        with torch.compiler.set_stance("force_eager" if self._eager else "default"):
-            ended: list[Any] = self.vllm.step()
-        return ended
+                self.vllm.step()
 
     def _drawn(self) -> int:
         return int(self.scheduler.drawn)

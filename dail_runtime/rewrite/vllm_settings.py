@@ -10,7 +10,7 @@ import torch
 
 from dail_runtime.models import pick_device
 from dail_runtime.rewrite.memory import memory_total
-from dail_runtime.rewrite.vllm_plugin import LOGPROBS_MODE, PROCESSOR, SCHEDULER
+from dail_runtime.rewrite.vllm_plugin import PROCESSOR, SCHEDULER, WORKER
 
 _FIXED = {"VLLM_USE_V2_MODEL_RUNNER": "0", "VLLM_NO_USAGE_STATS": "1"}
 _DEFAULTS = {"VLLM_LOGGING_LEVEL": "WARNING", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "HF_HUB_OFFLINE": "1"}
@@ -22,15 +22,6 @@ _CPU_CACHE_SHARE, _CPU_CACHE_MOST = 0.25, 8 * 2**30
 def environment() -> dict[str, str]:
     """Environment variables for vLLM, to be set before it is imported. What the user has set goes before our defaults."""
     return {**{name: os.environ.get(name, value) for name, value in _DEFAULTS.items()}, **_FIXED}
-
-
-def server_environment() -> dict[str, str]:
-    """The same for a process that does nothing else."""
-    if pick_device().type != "cpu":
-        return environment()
-    # On a CPU the model is not compiled, but vLLM's sampler would still compile its ranking of log-probabilities: half a minute
-    # and a C++ compiler for a number that nobody reads.
-    return {"TORCHDYNAMO_DISABLE": "1", **environment()}
 
 
 def arguments(folder: Path, *, length: int, dtype: torch.dtype) -> dict[str, Any]:
@@ -51,7 +42,7 @@ def arguments(folder: Path, *, length: int, dtype: torch.dtype) -> dict[str, Any
         "generation_config": "vllm",
         "logits_processors": [PROCESSOR],
         "scheduler_cls": SCHEDULER,
-        "logprobs_mode": LOGPROBS_MODE,
+        "worker_cls": WORKER,
         "async_scheduling": False,
         **_machine(),
     }

@@ -13,7 +13,6 @@ from dail_runtime.models import load_model, load_tokenizer, pick_device
 from dail_runtime.rewrite.engine import Request, Sampling
 from dail_runtime.rewrite.transformers_engine import TransformersGenerator
 from dail_runtime.rewrite.vllm_http.engine import VllmHttpGenerator
-from dail_runtime.rewrite.vllm_settings import server_environment
 from dail_runtime.spec.model import ModelSpec
 from dail_runtime.spec.rewrite import DirectPolicy, MixedPolicy, VllmHttpEngine
 from tests.support.drawing import HOW, LENGTH, drawn, requests
@@ -27,11 +26,11 @@ pytestmark = [pytest.mark.engine, pytest.mark.slow]
 def server(spec: ModelSpec, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
     """Stock vLLM, started as the README says."""
     words = ["--model", spec.id, "--max-model-len", str(LENGTH), "--max-logprobs", "-1", "--enforce-eager", "--dtype", "float32"]
-    if pick_device().type == "cpu":
-        words.append("--no-enable-chunked-prefill")
     with pytest.MonkeyPatch.context() as patch:
-        # It would compile its ranking of log-probabilities, for half a minute.
-        patch.setenv("TORCHDYNAMO_DISABLE", server_environment().get("TORCHDYNAMO_DISABLE", "0"))
+        if pick_device().type == "cpu":
+            words.append("--no-enable-chunked-prefill")
+            # It would compile its ranking of log-probabilities, for half a minute.
+            patch.setenv("TORCHDYNAMO_DISABLE", "1")
         with vllm_server(words, tmp_path_factory.mktemp("server") / "log", module="vllm.entrypoints.openai.api_server") as one:
             yield one
 

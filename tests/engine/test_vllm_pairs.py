@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from dail_runtime.errors import SetupError
+from dail_runtime.errors import ModelError, SetupError
 from dail_runtime.models import load_model, load_tokenizer
 from dail_runtime.rewrite.engine import Request, Sampling
 from dail_runtime.rewrite.policies import Shaping, distribution
@@ -65,7 +65,7 @@ def finished(engine: VllmGenerator) -> dict[str, Any]:
     """Run until nothing is left; the outputs by name."""
     found = {}
     while engine.vllm.has_unfinished_requests():
-        found.update({output.request_id: output.outputs[0] for output in engine.step()})
+        found.update({output.request_id: output.outputs[0] for output in engine.vllm.step()})
     return found
 
 
@@ -174,12 +174,12 @@ def test_a_half_that_vllm_preempts_takes_its_mate_along(engine: VllmGenerator) -
     for role in ("student", "teacher"):
         submit(engine, role, range(30, 60), params(30, half(role, "torn")))
     for _ in range(6):
-        engine.step()
+        engine.vllm.step()
     scheduler = engine.scheduler
     mate, victim = scheduler.running
     scheduler.running.remove(victim)
     scheduler._preempt_request(victim, 0.0)
-    engine.step()
+    engine.vllm.step()
     assert not scheduler.running
     assert (mate.num_preemptions, victim.num_preemptions) == (1, 1)
     found = finished(engine)
@@ -191,7 +191,7 @@ def test_a_half_whose_mate_is_aborted_ends_with_the_reason(engine: VllmGenerator
     for role in ("student", "teacher"):
         submit(engine, role, range(30, 60), params(100, half(role, "widow")))
     for _ in range(6):
-        engine.step()
+        engine.vllm.step()
     engine.vllm.abort_request(["student"])
     widow = finished(engine)["teacher"]
     assert (widow.finish_reason, widow.stop_reason) == ("abort", "its mate was aborted")
@@ -211,20 +211,40 @@ def test_halves_that_drift_apart_fail_loudly_and_are_drawn_again(engine: VllmGen
 
     asked = requests(3, 1)
     calm = drawn(engine, asked, HOW)
-    force, calls = processor._force, []
+    force, calls = processor._Group.force, []
 
-    def disturbed(logits: torch.Tensor, rows: torch.Tensor, token: torch.Tensor, value: torch.Tensor) -> None:
-        calls.append(len(rows))
-        force(logits, rows, token, value)
+    def disturbed(group: processor._Group, logits: torch.Tensor, token: torch.Tensor) -> None:
+        calls.append(group)
+        force(group, logits, token)
         if len(calls) == 10:
             # Once, some steps in, the teachers get another token than the students.
-            force(logits, rows[1:], (token + 1) % 300, value[1:])
+            logits[group.rows[1], token] = -torch.inf
+            logits[group.rows[1], (token + 1) % 300] = torch.inf
 
-    monkeypatch.setattr(processor, "_force", disturbed)
+    monkeypatch.setattr(processor._Group, "force", disturbed)
     before = engine.scheduler.drawn
     again = drawn(engine, asked, HOW)
     assert engine.scheduler.drawn - before > 2 * sum(len(one.ids) for one in again.values())
     assert {place: one.ids for place, one in again.items()} == {place: one.ids for place, one in calm.items()}
+
+
+@pytest.mark.parametrize("policy", [DirectPolicy(), MIXED], ids=["direct", "mixed"])
+def test_a_model_that_gives_no_numbers_is_refused_at_once(engine: VllmGenerator, policy: DirectPolicy | MixedPolicy) -> None:
+    asked = requests(3, 1)
+    if policy is not MIXED:
+        asked = [replace(request, contexts=request.contexts[1:]) for request in asked]
+    model = engine.vllm.engine_core.engine_core.model_executor.driver_worker.worker.get_model()
+    norm = model.model.norm.weight.data
+    whole = norm.clone()
+    before = engine.scheduler.drawn
+    try:
+        norm[0] = torch.nan
+        with pytest.raises(ModelError, match=r"the model gives logits that are not finite numbers; load it with model\.dtype float32"):
+            drawn(engine, asked, replace(HOW, policy=policy))
+        assert engine.scheduler.drawn - before < 20
+    finally:
+        norm.copy_(whole)
+    assert len(drawn(engine, requests(2, 2), HOW)) == 4
 
 
 def test_pairs_that_fit_nowhere_are_refused(engine: VllmGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,6 +294,6 @@ def test_a_changed_hook_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SetupError, match=r"which this vLLM .* lacks"):
         check.check_version()
     monkeypatch.setattr(check, "HOOKS", ())
-    monkeypatch.setattr(check, "FIELDS", ((check.FIELDS[0][0], ("req_id", "vanished")),))
-    with pytest.raises(SetupError, match=r"NewRequestData having vanished, which this vLLM .* lacks"):
+    monkeypatch.setattr(check, "FIELDS", ((check.FIELDS[0][0], ("total_num_scheduled_tokens", "vanished")),))
+    with pytest.raises(SetupError, match=r"SchedulerOutput having vanished, which this vLLM .* lacks"):
         check.check_version()

@@ -17,7 +17,7 @@ from dail_runtime.records import Sample
 from dail_runtime.rewrite.engine import Engine, Request, Sampling, open_engine, problem_seed
 from dail_runtime.rewrite.limits import limits
 from dail_runtime.rewrite.memory import Room
-from dail_runtime.rewrite.policies import Shaping, direct, mixed
+from dail_runtime.rewrite.policies import Draw, Shaping, direct, mixed
 from dail_runtime.rewrite.slots import use_slots
 from dail_runtime.rewrite.streams import BLOCK, uniforms
 from dail_runtime.rewrite.text import Decoder
@@ -118,12 +118,14 @@ def test_a_sample_is_what_the_policy_draws_from_plain_forward_passes(spec: Model
     for step, token in enumerate(sample.ids):
         rows = [logits_after(model, (*ids, *sample.ids[:step])) for ids in request.contexts]
         noise = torch.from_numpy(uniforms(99, 3, step // BLOCK))[step % BLOCK][None]
+        draw: Draw
         if policy is MIXED:
             draw = mixed(rows[0], rows[1], shaping, torch.tensor([MIXED.tau]), torch.tensor([MIXED.tries]), noise)
+            accepted, distance = accepted + int(draw.student), distance + float(draw.distance)
         else:
             draw = direct(rows[0], shaping, noise)
         assert int(draw.token) == token
-        logprob, accepted, distance = logprob + float(draw.logprob), accepted + int(draw.student), distance + float(draw.distance)
+        logprob += float(draw.logprob)
     assert sample.logprob == pytest.approx(logprob, abs=1e-3)
     assert sample.accepted == accepted
     assert sample.distance == pytest.approx(distance, abs=1e-4)

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from dail_runtime.errors import SetupError
-from dail_runtime.rewrite.vllm_plugin import LOGPROBS_MODE, PROCESSOR
+from dail_runtime.rewrite.vllm_plugin import PROCESSOR, WORKER
 from dail_runtime.rewrite.vllm_plugin.check import check_settings, check_version
-from dail_runtime.rewrite.vllm_plugin.requests import BROKEN, Row, Told, read
+from dail_runtime.rewrite.vllm_plugin.requests import Row, Told, read
 
 STUDENT = Row("student", "p", 2**63 + 1, 3, 0.6, 0.95, tau=0.8, tries=2, suppress=(5, 9), wait=2.5)
 
@@ -52,8 +52,6 @@ def test_a_missing_argument_is_named() -> None:
 def test_values_are_read_back() -> None:
     assert read([-0.5, -0.25]) == Told(-0.75, 0, 0.0)
     assert read([-0.5, 0.0, -1.0], [2.25, 0.5, 3.0]) == Told(-1.5, 2, 1.75)
-    assert read([-0.5, BROKEN]) is None
-    assert read([-0.5], [BROKEN]) is None
 
 
 def settings(**changes: Any) -> SimpleNamespace:
@@ -63,8 +61,8 @@ def settings(**changes: Any) -> SimpleNamespace:
         speculative_config=None,
         kv_transfer_config=None,
         scheduler_config=SimpleNamespace(async_scheduling=False, policy="fcfs", enable_chunked_prefill=True, max_num_seqs=2),
-        parallel_config=SimpleNamespace(pipeline_parallel_size=1, data_parallel_size=1),
-        model_config=SimpleNamespace(logprobs_mode=LOGPROBS_MODE, logits_processors=[PROCESSOR]),
+        parallel_config=SimpleNamespace(pipeline_parallel_size=1, data_parallel_size=1, worker_cls=WORKER),
+        model_config=SimpleNamespace(logits_processors=[PROCESSOR]),
     )
     for path, value in changes.items():
         section, _, name = path.rpartition("__")
@@ -84,7 +82,7 @@ def settings(**changes: Any) -> SimpleNamespace:
         ({"kv_transfer_config": object()}, "leave out --kv-transfer-config"),
         ({"parallel_config__pipeline_parallel_size": 2}, "use --tensor-parallel-size"),
         ({"parallel_config__data_parallel_size": 2}, "one server for each"),
-        ({"model_config__logprobs_mode": "raw_logprobs"}, "add --logprobs-mode processed_logits"),
+        ({"parallel_config__worker_cls": "auto"}, "add --worker-cls dail_runtime"),
         ({"model_config__logits_processors": None}, "add --logits-processors dail_runtime"),
     ],
 )

@@ -11,10 +11,10 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from dail_runtime.errors import DailError, SetupError, TransientError
+from dail_runtime.errors import DailError, TransientError
 from dail_runtime.records import Finish, Sample
 from dail_runtime.rewrite.engine import Sampling
-from dail_runtime.rewrite.responses import Job, Response, contexts_of, retried, rows_of, sample_of
+from dail_runtime.rewrite.responses import Job, Response, check_hope, contexts_of, retried, rows_of, sample_of
 from dail_runtime.rewrite.vllm_http.client import Client
 from dail_runtime.rewrite.vllm_http.draft import Drafting, draft_and_verify
 from dail_runtime.rewrite.vllm_http.faults import Busy, FellApart, Lost
@@ -164,8 +164,7 @@ class Driver:
         reason = done.reason
         if "drew different tokens" in reason:
             raise FellApart(reason)
-        if "KV cache" in reason or "one token" in reason:
-            raise SetupError(f"{response.key}: {reason}")
+        check_hope(response, reason)
         raise Lost(reason)
 
 

@@ -4,7 +4,7 @@ Load it with these options of vLLM (in process: the keyword arguments of the sam
 
     --logits-processors dail_runtime.rewrite.vllm_plugin.processor:PolicyProcessor
     --scheduler-cls dail_runtime.rewrite.vllm_plugin.scheduler.PairScheduler
-    --logprobs-mode processed_logits
+    --worker-cls dail_runtime.rewrite.vllm_plugin.worker.PolicyWorker
     --no-async-scheduling
 
 and the environment variable VLLM_USE_V2_MODEL_RUNNER=0: the plugin speaks the logits-processor interface of vLLM's V1 model
@@ -13,4 +13,4 @@ runner. Requests without dail's arguments pass through untouched.
 
 PROCESSOR = "dail_runtime.rewrite.vllm_plugin.processor:PolicyProcessor"
 SCHEDULER = "dail_runtime.rewrite.vllm_plugin.scheduler.PairScheduler"
-LOGPROBS_MODE = "processed_logits"
+WORKER = "dail_runtime.rewrite.vllm_plugin.worker.PolicyWorker"

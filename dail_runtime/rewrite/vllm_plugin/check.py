@@ -7,7 +7,7 @@ import inspect
 from typing import Any
 
 from dail_runtime.errors import SetupError
-from dail_runtime.rewrite.vllm_plugin import LOGPROBS_MODE, PROCESSOR
+from dail_runtime.rewrite.vllm_plugin import PROCESSOR, WORKER
 
 VERSION = "0.32"
 """The series of vLLM whose scheduler the plugin was written for and is tested with."""
@@ -30,13 +30,14 @@ HOOKS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("vllm.v1.core.block_pool:BlockPool", "get_num_free_blocks", ("self",)),
     ("vllm.v1.sample.logits_processor:LogitsProcessor", "apply", ("self", "logits")),
     ("vllm.v1.sample.logits_processor:LogitsProcessor", "update_state", ("self", "batch_update")),
+    ("vllm.v1.worker.gpu_worker:Worker", "init_device", ("self",)),
+    ("vllm.v1.worker.gpu_worker:Worker", "sample_tokens", ("self", "grammar_output")),
 )
 """Where, which method, with which parameters: everything the plugin overrides or calls that vLLM does not promise to keep."""
 
 FIELDS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("vllm.v1.core.sched.output:NewRequestData", ("req_id", "sampling_params")),
-    ("vllm.v1.core.sched.output:SchedulerOutput", ("scheduled_new_reqs", "total_num_scheduled_tokens")),
-    ("vllm.v1.outputs:ModelRunnerOutput", ("req_ids", "sampled_token_ids", "logprobs")),
+    ("vllm.v1.core.sched.output:SchedulerOutput", ("total_num_scheduled_tokens",)),
+    ("vllm.v1.outputs:ModelRunnerOutput", ("req_ids", "sampled_token_ids")),
     ("vllm.v1.engine:EngineCoreOutput", ("new_token_ids", "finish_reason", "stop_reason", "kv_transfer_params")),
 )
 """Where, and what the plugin reads or fills in there."""
@@ -105,7 +106,7 @@ def check_settings(config: Any) -> None:
         (config.kv_transfer_config is not None, "it moves its KV cache elsewhere", "leave out --kv-transfer-config"),
         (parallel.pipeline_parallel_size > 1, "it splits the model by layers", "use --tensor-parallel-size instead"),
         (parallel.data_parallel_size > 1, "it runs several engines as one", "start one server for each instead"),
-        (model.logprobs_mode != LOGPROBS_MODE, "results could not come back", f"add --logprobs-mode {LOGPROBS_MODE}"),
+        (parallel.worker_cls != WORKER, "results could not come back", f"add --worker-cls {WORKER}"),
         (PROCESSOR not in (model.logits_processors or ()), "dail's processor is missing", f"add --logits-processors {PROCESSOR}"),
     )
     for refused, what, remedy in refusals:

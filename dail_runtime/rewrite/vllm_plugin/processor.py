@@ -11,14 +11,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, MoveDirectionality
 
 from dail_runtime.rewrite import policies
 from dail_runtime.rewrite.streams import BLOCK, uniforms
 from dail_runtime.rewrite.vllm_plugin.check import check_settings, check_version
-from dail_runtime.rewrite.vllm_plugin.requests import BROKEN, LEAST_LOGPROB, Row
+from dail_runtime.rewrite.vllm_plugin.requests import ACCEPTED, Row
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 _CELLS = 10_000_000
 """Rows x vocabulary that are drawn at once. A draw holds some ten fp32 matrices of that size, which vLLM's memory budget does not
 know of."""
+_AHEAD = BLOCK
+"""Steps for which uniforms are looked up at once."""
 
 
 class PolicyProcessor(LogitsProcessor):  # type: ignore[misc]
@@ -45,14 +49,17 @@ class PolicyProcessor(LogitsProcessor):  # type: ignore[misc]
         if any(penalties) or sampling_params.logit_bias or sampling_params.min_tokens or sampling_params.bad_words:
             raise ValueError("requests with dail's arguments take no penalties, logit_bias, bad_words or min_tokens")
 
-    def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
+    def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:  # noqa: ARG002 (as vLLM calls it)
         check_version()
         check_settings(vllm_config)
-        self._device, self._pin = device, is_pin_memory
+        self._device = device
         self._vocabulary = int(vllm_config.model_config.get_vocab_size())
         self._rows: dict[int, _Live] = {}
         self._groups: list[_Group] | None = []
         """None: to be made anew, because the batch changed."""
+        self._drawn: list[tuple[_Group, policies.Draw]] = []
+        self._size = 0
+        """What the last step drew, and the number of its rows."""
 
     def is_argmax_invariant(self) -> bool:
         """False: it decides which token is the greatest."""
@@ -80,14 +87,25 @@ class PolicyProcessor(LogitsProcessor):  # type: ignore[misc]
                 rows[first] = other
 
     def apply(self, logits: Tensor) -> Tensor:
-        """Leave one token in each of dail's rows of `logits` [rows, vocabulary]; its logit is what the request gets to know."""
+        """Draw a token for each of dail's rows of `logits` [rows, vocabulary], and make it the greatest."""
         if self._groups is None:
             self._groups = list(_groups(self._rows, self._device, self._vocabulary))
-        for group in self._groups:
-            noise = torch.tensor([live.uniform() for live in group.members], dtype=torch.float64)
-            noise = noise.pin_memory().to(self._device, non_blocking=True) if self._pin else noise.to(self._device)
-            group.draw(logits, noise)
+        if not self._groups:
+            return logits
+        self._drawn, self._size = [(group, group.draw(logits)) for group in self._groups], len(logits)
+        for group, drawn in self._drawn:
+            group.force(logits, drawn.token)
         return logits
+
+    def take(self) -> list[float] | None:
+        """What the requests get to know of the tokens just drawn, a number for each row of the batch; None where none is dail's."""
+        drawn, self._drawn = self._drawn, []
+        if not drawn:
+            return None
+        told = [0.0] * self._size
+        for group, draw in drawn:
+            group.tell(draw, told)
+        return told
 
 
 class _Live:
@@ -97,50 +115,65 @@ class _Live:
         self.row = row
         self.drawn = drawn
         """vLLM's own list of the row's tokens: it grows as they are drawn."""
-        self.start = -BLOCK
-        """Tokens before the first one that `noise` is for."""
-        self.noise: list[float] = []
-        """Uniforms of a block of tokens."""
+        self._start, self._noise = 0, np.empty(0)
 
-    def uniform(self) -> float:
-        """Of the next token."""
-        place = len(self.drawn) - self.start
-        if place >= BLOCK:
+    def ahead(self) -> NDArray[np.float64]:
+        """Uniforms of the next _AHEAD tokens."""
+        place = len(self.drawn) - self._start
+        if place + _AHEAD > len(self._noise):
             block, place = divmod(len(self.drawn), BLOCK)
-            self.start, self.noise = block * BLOCK, uniforms(self.row.seed, self.row.sample, block).tolist()
-        return self.noise[place]
+            self._start, self._noise = block * BLOCK, uniforms(self.row.seed, self.row.sample, block, 4 * _AHEAD // BLOCK)
+        return self._noise[place : place + _AHEAD]
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Group:
     """Rows that are drawn in one go: all single or all pairs, with the same suppressed ids."""
 
     members: Sequence[_Live]
     """The single rows, or the students: their uniforms are used."""
-    rows: Tensor
-    """[1, rows] int64, the places of single rows in the batch; for pairs [2, rows], students and teachers."""
-    contexts: Sequence[Tensor]
-    """The same, one by one."""
+    contexts: Sequence[Sequence[int]]
+    """The places of single rows in the batch; for pairs those of students, and those of teachers."""
     shaping: policies.Shaping
     tau: Tensor
-    tries: Tensor
+    tries: Tensor | None
 
-    def draw(self, logits: Tensor, noise: Tensor) -> None:
-        """Draw, and leave of each row of `logits` one token, with what is to be told as its logit."""
-        one, *other = (logits[rows] for rows in self.contexts)
-        if not other:
-            drawn = policies.direct(one, self.shaping, noise)
-            told = drawn.logprob.clamp_max(0.0)[None]
-        else:
-            drawn = policies.mixed(one, other[0], self.shaping, self.tau, self.tries, noise)
-            told = torch.stack([drawn.logprob.clamp_max(0.0), torch.add(drawn.distance.clamp(0.0, 1.0), drawn.student, alpha=2.0)])
-        _force(logits, self.rows, drawn.token, told.nan_to_num(nan=BROKEN, neginf=LEAST_LOGPROB))
+    def __post_init__(self) -> None:
+        self.rows = torch.tensor(self.contexts, device=self.tau.device)
+        """The same [contexts, members]."""
+        self._lists = [live.drawn for live in self.members]
+        self._noise, self._step, self._drawn = torch.empty(0, 0), 0, 0
 
+    def uniforms(self) -> Tensor:
+        """Of the next token of each member, [rows] fp64. Looked up for many steps at once, as long as every member draws in each."""
+        drawn = sum(map(len, self._lists))
+        if drawn != self._drawn or self._step == len(self._noise):
+            ahead = torch.from_numpy(np.stack([live.ahead() for live in self.members], axis=1))
+            self._noise, self._step, self._drawn = ahead.to(self.rows.device), 0, drawn
+        self._step += 1
+        self._drawn += len(self.members)
+        return self._noise[self._step - 1]
 
-def _force(logits: Tensor, rows: Tensor, token: Tensor, value: Tensor) -> None:
-    """Leave `token` [rows] alone in each of `rows` [contexts, rows], with the logit `value`."""
-    logits.index_fill_(0, rows.flatten(), -torch.inf)
-    logits[rows, token] = value
+    def draw(self, logits: Tensor) -> policies.Draw:
+        """A token for each member."""
+        # Selecting rows takes a third of the time of indexing by a tensor.
+        own, *teacher = (logits.index_select(0, rows) for rows in self.rows)
+        if teacher:
+            return policies.mixed(own, teacher[0], self.shaping, self.tau, self.tries, self.uniforms())
+        return policies.direct(own, self.shaping, self.uniforms())
+
+    def tell(self, drawn: policies.Draw, told: list[float]) -> None:
+        """Write into `told` what the rows of the batch get to know: see requests.py."""
+        own, *teacher = self.contexts
+        for row, logprob in zip(own, drawn.logprob.tolist(), strict=True):
+            told[row] = logprob
+        if isinstance(drawn, policies.MixedDraw):
+            for row, distance, student in zip(*teacher, drawn.distance.tolist(), drawn.student.tolist(), strict=True):
+                told[row] = distance + ACCEPTED * student
+
+    def force(self, logits: Tensor, token: Tensor) -> None:
+        """Leave vLLM's sampler no other choice than `token` [rows], in every context."""
+        logits[self.rows, token] = torch.inf
 
 
 def _groups(rows: dict[int, _Live], device: torch.device, vocabulary: int) -> Iterator[_Group]:
@@ -158,14 +191,12 @@ def _groups(rows: dict[int, _Live], device: torch.device, vocabulary: int) -> It
             chosen = places[start : start + most]
             members = [rows[own] for own, *_ in chosen]
             settings = [live.row for live in members]
-            places_of = torch.tensor(chosen, device=device).T.contiguous()
             yield _Group(
                 members=members,
-                rows=places_of,
-                contexts=tuple(places_of),
+                contexts=list(zip(*chosen, strict=True)),
                 shaping=policies.Shaping.of(
                     [row.temperature for row in settings], [row.top_p for row in settings], suppress=suppress, device=device
                 ),
                 tau=torch.tensor([row.tau for row in settings], dtype=torch.float32, device=device),
-                tries=torch.tensor([row.tries for row in settings], dtype=torch.int64, device=device),
+                tries=torch.tensor([row.tries for row in settings], device=device) if any(row.tries > 1 for row in settings) else None,
             )

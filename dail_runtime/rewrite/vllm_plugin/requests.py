@@ -2,14 +2,13 @@
 
 Of each token one number comes back:
 
-    student half, single row    log-probability of the token under the distribution it was drawn from (at most 0)
-    teacher half                total variation distance, plus 2 where the student's branch drew
-    either, broken logits       BROKEN
+    student half, single row    log-probability of the token under the distribution it was drawn from (at most 0, up to rounding)
+    teacher half                total variation distance, plus ACCEPTED where the student's branch drew
 
-From the processor to the scheduler it travels as vLLM's "log-probability" of the token: with --logprobs-mode processed_logits that
-is the token's logit after all processors, and the processor decides what it is. The scheduler keeps it, so that vLLM need not handle
-log-probabilities token by token, and hands the whole response's over at its end, in `kv_transfer_params` under RESULTS: the one
-field of vLLM's that a scheduler may fill and that every interface returns. It is free, because the plugin refuses settings that use it.
+From the processor to the scheduler it travels beside vLLM's own results of a step (rewrite/vllm_plugin/worker.py): vLLM's way for a
+number a token, its log-probability, costs a ranking of the vocabulary for every row. The scheduler keeps it, and hands the whole
+response's over at its end, in `kv_transfer_params` under RESULTS: the one field of vLLM's that a scheduler may fill and that every
+interface returns. It is free, because the plugin refuses settings that use it.
 """
 
 from __future__ import annotations
@@ -21,18 +20,19 @@ from typing import Any, Literal
 Role = Literal["single", "student", "teacher"]
 
 PREFIX = "dail_"
-PROTOCOL = 2
+PROTOCOL = 3
 """Number of this set of arguments and values; raised when either changes."""
 PROBE = PREFIX + "probe"
 """An argument that is always refused, in words that say which protocol the plugin speaks: how a client finds out over HTTP."""
 _SPOKEN = "dail's vLLM plugin speaks protocol "
+TOLD = PREFIX + "told"
+"""Attribute of a step's results (ModelRunnerOutput): a number for each of its rows; missing where none of them is dail's."""
 RESULTS = PREFIX + "results"
 """Where the numbers of a finished response are: a list, one a token."""
-BROKEN = 9.0
-"""Stands for "the logits were not finite"; no other value is as large."""
-LEAST_LOGPROB = -1e4
-"""Less probable tokens count as this: minus infinity would not mark the token."""
-_ACCEPTED = 2.0
+ACCEPTED = 2.0
+"""What is added where the student's branch drew."""
+BROKEN = "the model gives logits that are not finite numbers"
+"""Why a request ends whose token cannot be drawn."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +125,7 @@ class Told:
     """Total variation distance, summed over the tokens."""
 
 
-def read(own: Sequence[float], teacher: Sequence[float] = ()) -> Told | None:
-    """Decode the values of a student half (or single row), and of its teacher half; None where logits were not finite."""
-    if any(value >= BROKEN for value in (*own, *teacher)):
-        return None
-    accepted = sum(value >= _ACCEPTED for value in teacher)
-    return Told(sum(own), accepted, sum(teacher) - _ACCEPTED * accepted)
+def read(own: Sequence[float], teacher: Sequence[float] = ()) -> Told:
+    """Decode the values of a student half (or single row), and of its teacher half."""
+    accepted = sum(value >= ACCEPTED for value in teacher)
+    return Told(sum(own), accepted, sum(teacher) - ACCEPTED * accepted)

@@ -12,7 +12,6 @@ and a step in which nothing happens costs a look at each.
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -26,7 +25,7 @@ from vllm.v1.request import RequestStatus
 from dail_runtime.errors import SetupError
 from dail_runtime.rewrite.vllm_plugin.check import check_settings, check_version
 from dail_runtime.rewrite.vllm_plugin.pairs import ORDER, Pair, Pairs
-from dail_runtime.rewrite.vllm_plugin.requests import RESULTS, Row
+from dail_runtime.rewrite.vllm_plugin.requests import BROKEN, RESULTS, TOLD, Row
 
 if TYPE_CHECKING:
     from vllm.v1.core.sched.output import SchedulerOutput
@@ -138,11 +137,6 @@ class PairScheduler(Scheduler):  # type: ignore[misc]
             self.max_num_active_reqs = most
         else:
             chosen = super().schedule(throttle_prefills)
-        for new in chosen.scheduled_new_reqs:
-            if new.req_id in self._told:
-                # Only the worker's copy asks for log-probabilities: they go no further than to this scheduler.
-                new.sampling_params = copy.copy(new.sampling_params)
-                new.sampling_params.logprobs = 0
         if not chosen.total_num_scheduled_tokens and not self._untie() and self._parked and not self._failed:
             time.sleep(_IDLE)
         return chosen
@@ -171,9 +165,7 @@ class PairScheduler(Scheduler):  # type: ignore[misc]
     def _find_ready(self) -> None:
         """Let the pairs draw whose halves have both read up to the last token by now."""
         arrived: dict[Pair, int] = {}
-        for request in self.running:
-            if request.request_id in self._ready:
-                continue
+        for request in self.running[len(self._ready) :]:
             pair = self._pairs.of(request.request_id)
             if pair is not None and request.num_tokens - request.num_computed_tokens <= 1:
                 arrived[pair] = arrived.get(pair, 0) + 1
@@ -261,9 +253,9 @@ class PairScheduler(Scheduler):  # type: ignore[misc]
         """Take over the drawn tokens and what the processor tells about them, verify the lockstep, and end what failed."""
         drawn = dict(zip(model_runner_output.req_ids, model_runner_output.sampled_token_ids, strict=False))
         self.drawn += sum(map(len, drawn.values()))
+        if (values := getattr(model_runner_output, TOLD, None)) is not None:
+            self._note(drawn, values)
         self._verify(drawn)
-        if self._told and model_runner_output.logprobs is not None:
-            self._note(drawn, model_runner_output.logprobs.logprobs[:, 0].tolist())
         outputs: dict[int, EngineCoreOutputs] = super().update_from_output(scheduler_output, model_runner_output)
         while self._failed:
             # Ending one half names the other, which the next round ends.
@@ -290,5 +282,11 @@ class PairScheduler(Scheduler):  # type: ignore[misc]
     def _note(self, drawn: Mapping[str, list[int]], values: Sequence[float]) -> None:
         for (request_id, ids), value in zip(drawn.items(), values, strict=True):
             # Rows that read a part of their prompt have a value too, but no token.
-            if ids and (told := self._told.get(request_id)) is not None:
+            if not ids or (told := self._told.get(request_id)) is None:
+                continue
+            if value == value:
                 told.append(value)
+            else:
+                # Not a number, so nor is the token: as if none had been drawn.
+                ids.clear()
+                self._failed.setdefault(request_id, BROKEN)
