@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -297,22 +298,38 @@ def test_a_server_of_another_model_is_refused_at_once(server: VllmServer, spec: 
         drawn(engine, requests(1, 1), HOW)
 
 
-def all_but_looks() -> Callable[[str, str], Fault | None]:
+def all_but_looks(fault: Fault) -> Callable[[str, str], Fault | None]:
     """Every completion fails but the one that follows a look at the models."""
     looked = [False]
 
     def plan(method: str, path: str) -> Fault | None:
         before, looked[0] = looked[0], path == "/v1/models"
-        return Fault("reset") if method == "POST" and not before else None
+        return fault if method == "POST" and not before else None
 
     return plan
+
+
+@pytest.mark.usefixtures("brisk")
+def test_a_replica_that_looks_well_and_fails_at_everything_takes_no_work_from_the_others(
+    server: VllmServer, spec: ModelSpec, expected: dict[tuple[str, int], Sample]
+) -> None:
+    with proxies(server, 2) as (well, ill), opened(spec, well.endpoint, ill.endpoint, in_flight=4) as engine:
+        ill.plan = all_but_looks(Fault("answer", status=500))
+        assert alike(drawn(engine, requests(20, 4), HOW), expected)
+        assert sum(method == "POST" for method, _ in ill.requests) < 60
+
+
+def test_two_runs_share_a_server(server: VllmServer, spec: ModelSpec, expected: dict[tuple[str, int], Sample]) -> None:
+    with opened(spec, server.url) as one, opened(spec, server.url) as other, ThreadPoolExecutor() as threads:
+        for found in threads.map(lambda engine: drawn(engine, requests(20, 4), HOW), (one, other)):
+            assert alike(found, expected)
 
 
 @pytest.mark.usefixtures("brisk")
 def test_a_response_that_no_server_survives_ends_the_stage_and_not_the_servers(server: VllmServer, spec: ModelSpec) -> None:
     with proxies(server, 1) as (one,), opened(spec, one.endpoint) as engine:
         drawn(engine, requests(1, 1), HOW)
-        one.plan = all_but_looks()
+        one.plan = all_but_looks(Fault("reset"))
         with pytest.raises(TransientError, match="0: a response lost its server 20 times, the last time"):
             drawn(engine, requests(1, 1), HOW)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -17,7 +18,8 @@ from dail_runtime.rewrite.vllm_http.addresses import Address, resolve
 from dail_runtime.rewrite.vllm_http.driver import seed_of
 from dail_runtime.rewrite.vllm_http.faults import Unfit, retry_after
 from dail_runtime.rewrite.vllm_http.naming import served_name
-from dail_runtime.rewrite.vllm_http.replicas import Needed, Replica, Replicas, _check_models
+from dail_runtime.rewrite.vllm_http.needed import Needed, check_models
+from dail_runtime.rewrite.vllm_http.replicas import Replica, Replicas
 from dail_runtime.rewrite.vllm_http.wire import GarbledReply, drawn_by_vllm, read_completion, refusal
 from dail_runtime.rewrite.vllm_plugin.requests import PROBE, RESULTS, Row, speaks
 from dail_runtime.spec.model import ModelSpec
@@ -148,8 +150,8 @@ def test_seeds_of_vllms_sampler_differ_by_sample() -> None:
 )
 def test_a_server_of_another_model_is_unfit(listed: str, sentence: str) -> None:
     with pytest.raises(Unfit, match=sentence):
-        _check_models(listed, Needed("m", 1024, 1))
-    _check_models('{"data": [{"id": "x"}, {"id": "m", "max_model_len": 1024}]}', Needed("m", 1024, 1))
+        check_models(listed, Needed("m", 1024, 1))
+    check_models('{"data": [{"id": "x"}, {"id": "m", "max_model_len": 1024}]}', Needed("m", 1024, 1))
 
 
 async def three(states: tuple[Any, ...] = ("up", "up", "up"), in_flight: int = 8) -> tuple[Replicas, list[Replica]]:
@@ -195,11 +197,46 @@ def test_nobody_is_asked_who_is_down_leaving_quiet_or_without_the_plugin() -> No
         made[0].leaving = True
         made[1].plugin = False
         pool.quiet(made[2], 60)
-        pool.doubt(made[3], "reset")
+        pool.doubt(made[3], time.monotonic(), "reset")
         assert made[3].state == "down"
         assert {await pool.acquire() for _ in range(8)} == {made[4]}
         await pool.demand(plugin=False)
         assert await pool.acquire() is made[1]
+
+    asyncio.run(check())
+
+
+def test_a_replica_that_looks_well_and_fails_at_everything_is_left_alone_ever_longer() -> None:
+    async def check() -> None:
+        pool, made = await three(("up",))
+        (ill,) = made
+        for faults, pause in ((1, 0.0), (2, 1.0), (3, 2.0), (9, 30.0)):
+            ill.state, ill.up_since, ill.faults, ill.quiet_until = "up", time.monotonic(), faults - 1, 0.0
+            pool.doubt(ill, time.monotonic(), "HTTP 500")
+            pool.doubt(ill, time.monotonic(), "HTTP 500")
+            assert ill.faults == faults
+            assert max(0.0, ill.quiet_until - time.monotonic()) == pytest.approx(pause, abs=0.1)
+        # Then it gets one response, and more only once that is drawn.
+        ill.state, ill.quiet_until = "up", 0.0
+        assert await pool.acquire() is ill
+        second = asyncio.ensure_future(pool.acquire())
+        await asyncio.sleep(0.01)
+        assert not second.done()
+        pool.trust(ill)
+        await pool.release(ill)
+        assert await second is ill
+        assert await pool.acquire() is ill
+
+    asyncio.run(check())
+
+
+def test_what_a_replica_failed_at_before_it_was_looked_at_is_old_news() -> None:
+    async def check() -> None:
+        pool, (one, *_) = await three()
+        begun = time.monotonic()
+        one.up_since = begun + 0.001
+        pool.doubt(one, begun, "reset")
+        assert (one.state, one.faults) == ("up", 0)
 
     asyncio.run(check())
 

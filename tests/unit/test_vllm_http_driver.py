@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dail_runtime.errors import SetupError, TransientError
+from dail_runtime.errors import ModelError, SetupError, TransientError
 from dail_runtime.records import Sample
 from dail_runtime.rewrite.engine import Request, Sampling
 from dail_runtime.rewrite.responses import responses
@@ -18,8 +18,9 @@ from dail_runtime.rewrite.vllm_http import driver as driver_module
 from dail_runtime.rewrite.vllm_http.addresses import Address
 from dail_runtime.rewrite.vllm_http.driver import Driver
 from dail_runtime.rewrite.vllm_http.faults import Busy, Lost
-from dail_runtime.rewrite.vllm_http.replicas import Needed, Replica, Replicas
-from dail_runtime.rewrite.vllm_plugin.requests import RESULTS
+from dail_runtime.rewrite.vllm_http.needed import Needed
+from dail_runtime.rewrite.vllm_http.replicas import Replica, Replicas
+from dail_runtime.rewrite.vllm_plugin.requests import BROKEN, RESULTS
 from dail_runtime.spec.rewrite import MixedPolicy
 from dail_runtime.spec.servers import Server
 
@@ -127,6 +128,8 @@ def test_pairs_that_keep_falling_apart_and_pairs_that_fit_nowhere_end_the_stage(
     with pytest.raises(SetupError, match="p/1: both contexts need 9 blocks"):
         draw(monkeypatch, small)
     assert len(small.pairs) == 1
+    with pytest.raises(ModelError, match="logits that are not finite numbers; load it"):
+        draw(monkeypatch, Canned(lambda *_: ended(BROKEN)))
     with pytest.raises(TransientError, match="lost its server 20 times, the last time http://servers:8000"):
         draw(monkeypatch, Canned(lambda *_: Lost("reset")))
 

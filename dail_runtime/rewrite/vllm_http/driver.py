@@ -60,9 +60,11 @@ class Driver:
         lost, turned_away, begin = 0, 0, time.monotonic()
         while True:
             replica = await self._replicas.acquire(self._home.get(response.job))
-            self._home[response.job] = replica
+            self._home[response.job], begun = replica, time.monotonic()
             try:
-                return await _unless_lost(replica, self._on(replica, response))
+                sample = await _unless_lost(replica, self._on(replica, response))
+                self._replicas.trust(replica)
+                return sample
             except Busy as err:
                 # No fault of the response, nor of the server: only time ends it.
                 self._replicas.quiet(replica, _pause(turned_away) if err.seconds is None else err.seconds)
@@ -70,7 +72,8 @@ class Driver:
                 if time.monotonic() - begin > WAIT_SECONDS:
                     raise TransientError(f"{response.key}: servers turned a response away {turned_away} times: {why}") from None
             except Lost as err:
-                self._replicas.doubt(replica, str(err))
+                self._replicas.doubt(replica, begun, str(err))
+                self._home.pop(response.job, None)
                 why, lost, begin = str(err), lost + 1, time.monotonic()
             except FellApart as err:
                 retried(response, str(err))

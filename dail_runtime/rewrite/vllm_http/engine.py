@@ -25,7 +25,8 @@ from dail_runtime.rewrite.text import Decoder
 from dail_runtime.rewrite.vllm_http.client import Client
 from dail_runtime.rewrite.vllm_http.driver import Driver
 from dail_runtime.rewrite.vllm_http.naming import served_name
-from dail_runtime.rewrite.vllm_http.replicas import Needed, Replicas
+from dail_runtime.rewrite.vllm_http.needed import Needed
+from dail_runtime.rewrite.vllm_http.replicas import Replicas
 from dail_runtime.spec.model import ModelSpec
 from dail_runtime.spec.rewrite import VllmHttpEngine
 from dail_runtime.spec.servers import Server, servers_in_effect

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import random
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -16,6 +15,7 @@ from dail_runtime.errors import DailError, SetupError, TransientError
 from dail_runtime.rewrite.vllm_http.addresses import Address, resolve
 from dail_runtime.rewrite.vllm_http.client import Client
 from dail_runtime.rewrite.vllm_http.faults import Busy, Lost, Unfit, said
+from dail_runtime.rewrite.vllm_http.needed import Needed, check_models
 from dail_runtime.rewrite.vllm_http.wire import COMPLETIONS, HEALTH, MODELS, drawn_by_vllm
 from dail_runtime.rewrite.vllm_plugin.requests import PROBE, PROTOCOL, speaks
 from dail_runtime.spec.servers import Server
@@ -33,6 +33,8 @@ WAIT_SECONDS = 1800.0
 """How long nobody may be there before the stage gives up; a new cluster node, an image and a large model take their time."""
 TELL_SECONDS = 10.0
 """After which the user is told what is waited for."""
+PAUSE_SECONDS, PAUSE_MOST = 1.0, 30.0
+"""A replica that looks well and fails at what it is given is left alone for a while, which doubles from the one to the other."""
 SLACK = 4
 """How many more responses than the least busy one a replica may have and still get more of a problem it has begun: their prompt is
 in its cache."""
@@ -51,7 +53,11 @@ class Replica:
     leaving: bool = False
     """Its name does not resolve to it any more: it finishes what it has and gets nothing new."""
     quiet_until: float = 0.0
-    """It asked to be left alone until then (monotonic seconds)."""
+    """It is left alone until then (monotonic seconds)."""
+    up_since: float = 0.0
+    """When it was last found well (monotonic seconds)."""
+    faults: int = 0
+    """How often in a row it was found well and then failed."""
     why: str = "it was not asked yet"
     """Why it is not up."""
     lost: asyncio.Event = field(default_factory=asyncio.Event)
@@ -59,18 +65,6 @@ class Replica:
     look: asyncio.Event = field(default_factory=asyncio.Event)
     """Set to have it looked at now."""
     watcher: asyncio.Task[None] | None = None
-
-
-@dataclass(frozen=True)
-class Needed:
-    """What a replica must be."""
-
-    model: str
-    """Name under which it serves the model."""
-    length: int
-    """Tokens of prompt plus response that it must take."""
-    token: int
-    """Some token id of the model."""
 
 
 class Replicas:
@@ -123,7 +117,7 @@ class Replicas:
         """
         async with self._changed:
             while True:
-                free = [one for one in self._useful() if one.under_way < self._in_flight and time.monotonic() >= one.quiet_until]
+                free = [one for one in self._useful() if one.under_way < self._most(one) and time.monotonic() >= one.quiet_until]
                 if free:
                     least = min(one.under_way for one in free)
                     if preferred in free and preferred.under_way <= least + SLACK:
@@ -142,15 +136,33 @@ class Replicas:
         replica.under_way -= 1
         await self._notify()
 
-    def doubt(self, replica: Replica, why: str) -> None:
-        """A request to `replica` failed: it gets nothing new until it was looked at. What else it is drawing goes on."""
+    def trust(self, replica: Replica) -> None:
+        """`replica` did what it was asked for."""
+        replica.faults = 0
+
+    def doubt(self, replica: Replica, begun: float, why: str) -> None:
+        """A request to `replica` failed: it gets nothing new until it was looked at. What else it is drawing goes on.
+
+        Args:
+            begun: When the request was sent (monotonic seconds).
+        """
+        if begun < replica.up_since:
+            return  # of what was wrong then, one heard when it was looked at
         if replica.state == "up":
             self._set(replica, "down", why)
+            replica.faults += 1
+            if replica.faults > 1:
+                # Failing is quick: it would always be the least busy one, and be given everything.
+                self.quiet(replica, min(PAUSE_MOST, PAUSE_SECONDS * 2.0 ** min(replica.faults - 2, 10)))
         replica.look.set()
 
     def quiet(self, replica: Replica, seconds: float) -> None:
         """`replica` asked to be left alone."""
         replica.quiet_until = max(replica.quiet_until, time.monotonic() + seconds)
+
+    def _most(self, replica: Replica) -> int:
+        """Responses that it may draw at once: one that keeps failing has to show first that it can."""
+        return self._in_flight if replica.faults < 2 else 1
 
     def _useful(self) -> list[Replica]:
         return [one for one in self._known.values() if one.state == "up" and not one.leaving and (one.plugin or not self._plugin)]
@@ -219,6 +231,7 @@ class Replicas:
                 if replica.state != "up":
                     await self._examine(replica)
                     self._set(replica, "up", "")
+                    replica.up_since = time.monotonic()
                 misses = 0
             except Busy as err:
                 # Starting or ending; what it is drawing is not lost for that.
@@ -240,7 +253,7 @@ class Replicas:
     async def _examine(self, replica: Replica) -> None:
         """Find out what a replica that just came (back) is; raises Unfit where it is not what the job needs."""
         listed = await self._client.get(replica.address, MODELS, seconds=ANSWER_SECONDS)
-        _check_models(listed, self._needed)
+        check_models(listed, self._needed)
         body = drawn_by_vllm(self._needed.model, [self._needed.token], 1, (), temperature=0.0, top_p=1.0, seed=0)
         answer = await self._client.refused(replica.address, COMPLETIONS, {**body, "vllm_xargs": {PROBE: 1}}, seconds=6 * ANSWER_SECONDS)
         replica.plugin = answer is not None and speaks(answer)
@@ -260,25 +273,3 @@ class Replicas:
             self._alone_since, self._told = time.monotonic(), False
         async with self._changed:
             self._changed.notify_all()
-
-
-def _check_models(listed: str, needed: Needed) -> None:
-    try:
-        models = {str(one["id"]): one for one in json.loads(listed)["data"]}
-    except (ValueError, KeyError, TypeError):
-        raise Unfit("it is no vLLM server: its list of models cannot be read") from None
-    if needed.model not in models:
-        raise Unfit(
-            f"it serves {_names(list(models))} and not {needed.model}; start it with python -m dail_runtime.serve, "
-            f"or with --served-model-name {needed.model}"
-        )
-    longest = models[needed.model].get("max_model_len")
-    if isinstance(longest, int) and longest < needed.length:
-        raise Unfit(
-            f"it takes sequences of {longest} tokens and the job needs {needed.length}; "
-            f"start it with --max-model-len {needed.length}, or set model.maxLength: {longest}"
-        )
-
-
-def _names(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) or "no model"
