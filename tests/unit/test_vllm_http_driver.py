@@ -132,6 +132,8 @@ def test_pairs_that_keep_falling_apart_and_pairs_that_fit_nowhere_end_the_stage(
         draw(monkeypatch, Canned(lambda *_: ended(BROKEN)))
     with pytest.raises(TransientError, match="lost its server 20 times, the last time http://servers:8000"):
         draw(monkeypatch, Canned(lambda *_: Lost("reset")))
+    with pytest.raises(TransientError, match="did not come within 60 s; where a load balancer parts the halves, name its servers"):
+        draw(monkeypatch, Canned(lambda *_: ended("its mate did not come within 60 s")))
 
 
 def test_being_turned_away_is_no_failure_of_the_response_but_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -168,6 +168,8 @@ class Driver:
         if "drew different tokens" in reason:
             raise FellApart(reason)
         check_hope(response, reason)
+        if "mate did not come" in reason:
+            reason += "; where a load balancer parts the halves, name its servers one by one, or by a headless Service"
         raise Lost(reason)
 
 
