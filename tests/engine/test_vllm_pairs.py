@@ -97,6 +97,25 @@ def test_eighty_pairs_among_plain_requests_stay_identical_while_they_are_preempt
     assert engine.scheduler.preempted_pairs > before
 
 
+def test_plain_requests_get_their_own_log_probabilities_beside_pairs(engine: VllmGenerator) -> None:
+    ids, settings = prompt(random.Random(6), 20, 60), params(12)
+    settings.logprobs = 1
+
+    def logprobs() -> list[float]:
+        submit(engine, "plain", ids, settings)
+        # vLLM would compile its ranking of log-probabilities, for half a minute.
+        with torch.compiler.set_stance("force_eager"):
+            plain = finished(engine)["plain"]
+        return [place[token].logprob for token, place in zip(plain.token_ids, plain.logprobs, strict=True)]
+
+    alone = logprobs()
+    for role in ("student", "teacher"):
+        submit(engine, role, range(30, 60), params(30, half(role, "beside")))
+    assert logprobs() == pytest.approx(alone, abs=1e-4)
+    assert len(alone) == 12
+    assert max(alone) < 0
+
+
 @pytest.mark.parametrize("policy", [DirectPolicy(), MIXED], ids=["direct", "mixed"])
 def test_samples_are_those_of_the_transformers_engine(engine: VllmGenerator, spec: ModelSpec, policy: DirectPolicy | MixedPolicy) -> None:
     how = replace(HOW, policy=policy)
