@@ -222,6 +222,7 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replicas, "HEALTH_SECONDS", 0.3)
     monkeypatch.setattr(replicas, "ANSWER_SECONDS", 2.0)
     monkeypatch.setattr(replicas, "RESOLVE_SECONDS", 0.3)
+    monkeypatch.setattr(replicas, "PAUSE_MOST", 0.5)
     monkeypatch.setattr("dail_runtime.rewrite.vllm_http.driver.PAUSE_SECONDS", 0.05)
     monkeypatch.setattr("dail_runtime.rewrite.vllm_http.driver.PAUSE_MOST", 0.5)
 
@@ -332,6 +333,8 @@ def test_a_response_that_no_server_survives_ends_the_stage_and_not_the_servers(s
         one.plan = all_but_looks(Fault("reset"))
         with pytest.raises(TransientError, match="0: a response lost its server 20 times, the last time"):
             drawn(engine, requests(1, 1), HOW)
+        with pytest.raises(TransientError, match=r"no vLLM server does what it is asked for: .* looks well and failed"):
+            drawn(engine, requests(20, 4), HOW)
 
 
 @pytest.mark.usefixtures("brisk")

@@ -210,7 +210,7 @@ def test_a_replica_that_looks_well_and_fails_at_everything_is_left_alone_ever_lo
     async def check() -> None:
         pool, made = await three(("up",))
         (ill,) = made
-        for faults, pause in ((1, 0.0), (2, 1.0), (3, 2.0), (9, 30.0)):
+        for faults, pause in ((1, 0.0), (2, 0.5), (3, 1.0), (9, 5.0)):
             ill.state, ill.up_since, ill.faults, ill.quiet_until = "up", time.monotonic(), faults - 1, 0.0
             pool.doubt(ill, time.monotonic(), "HTTP 500")
             pool.doubt(ill, time.monotonic(), "HTTP 500")
@@ -250,6 +250,8 @@ def test_a_pool_without_hope_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(SetupError, match=r"no vLLM server is fit for this job: http://servers:8000 \(10.0.0.0\): refused"):
         asyncio.run(acquire(("unfit", "unfit")))
+    with pytest.raises(TransientError, match=r"does what it is asked for: .* failed 20 times in a row, the last time with HTTP 500"):
+        asyncio.run(acquire(("up", "unfit"), faults=20, fault="HTTP 500", under_way=1))
     with pytest.raises(SetupError, match="it lacks dail's vLLM plugin, which mixed rewriting needs"):
         asyncio.run(acquire(("up", "unfit"), plugin=False))
     monkeypatch.setattr(replicas_module, "WAIT_SECONDS", 0.0)

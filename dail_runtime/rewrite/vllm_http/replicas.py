@@ -33,8 +33,10 @@ WAIT_SECONDS = 1800.0
 """How long nobody may be there before the stage gives up; a new cluster node, an image and a large model take their time."""
 TELL_SECONDS = 10.0
 """After which the user is told what is waited for."""
-PAUSE_SECONDS, PAUSE_MOST = 1.0, 30.0
+PAUSE_SECONDS, PAUSE_MOST = 0.5, 5.0
 """A replica that looks well and fails at what it is given is left alone for a while, which doubles from the one to the other."""
+FAULTS_MOST = 20
+"""How often in a row it may do so before it counts as hopeless."""
 SLACK = 4
 """How many more responses than the least busy one a replica may have and still get more of a problem it has begun: their prompt is
 in its cache."""
@@ -58,6 +60,8 @@ class Replica:
     """When it was last found well (monotonic seconds)."""
     faults: int = 0
     """How often in a row it was found well and then failed."""
+    fault: str = ""
+    """What went wrong the last time."""
     why: str = "it was not asked yet"
     """Why it is not up."""
     lost: asyncio.Event = field(default_factory=asyncio.Event)
@@ -99,8 +103,10 @@ class Replicas:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def demand(self, *, plugin: bool) -> None:
-        """Say whether only replicas with dail's plugin are of use from now on."""
+        """Begin with new work; says whether only replicas with dail's plugin are of use for it."""
         self._plugin = plugin
+        for replica in self._known.values():
+            self.trust(replica)
         self._alone_since = time.monotonic()
         await self._notify()
 
@@ -150,7 +156,7 @@ class Replicas:
             return  # of what was wrong then, one heard when it was looked at
         if replica.state == "up":
             self._set(replica, "down", why)
-            replica.faults += 1
+            replica.faults, replica.fault = replica.faults + 1, why
             if replica.faults > 1:
                 # Failing is quick: it would always be the least busy one, and be given everything.
                 self.quiet(replica, min(PAUSE_MOST, PAUSE_SECONDS * 2.0 ** min(replica.faults - 2, 10)))
@@ -169,7 +175,7 @@ class Replicas:
 
     def _check_hope(self) -> None:
         """Raise where nobody will come any more; tell the user where nobody came yet."""
-        if self._useful():
+        if any(one.faults < FAULTS_MOST for one in self._useful()):
             return
         here = [one for one in self._known.values() if not one.leaving]
         reasons = [f"{one.address}: {self._why(one)}" for one in here]
@@ -177,6 +183,8 @@ class Replicas:
         shown = "; ".join(reasons[:3]) + (f"; and {len(reasons) - 3} more" if len(reasons) > 3 else "")
         if here and not self._unresolved and all(self._hopeless(one) for one in here):
             raise SetupError(f"no vLLM server is fit for this job: {shown}")
+        if here and all(self._hopeless(one) or one.faults >= FAULTS_MOST for one in here):
+            raise TransientError(f"no vLLM server does what it is asked for: {shown}")
         alone = time.monotonic() - self._alone_since
         if alone > WAIT_SECONDS:
             raise TransientError(f"no vLLM server was there for {WAIT_SECONDS / 60:.0f} minutes: {shown}")
@@ -188,6 +196,8 @@ class Replicas:
         return replica.state == "unfit" or (replica.state == "up" and self._plugin and not replica.plugin)
 
     def _why(self, replica: Replica) -> str:
+        if replica.state == "up" and replica.faults >= FAULTS_MOST:
+            return f"it looks well and failed {replica.faults} times in a row, the last time with {replica.fault}"
         if replica.state == "up":
             return (
                 "it lacks dail's vLLM plugin, which mixed rewriting needs; start it with python -m dail_runtime.serve, "
