@@ -196,7 +196,7 @@ class Replicas:
         return replica.state == "unfit" or (replica.state == "up" and self._plugin and not replica.plugin)
 
     def _why(self, replica: Replica) -> str:
-        if replica.state == "up" and replica.faults >= FAULTS_MOST:
+        if replica.faults >= FAULTS_MOST:
             return f"it looks well and failed {replica.faults} times in a row, the last time with {replica.fault}"
         if replica.state == "up":
             return (
