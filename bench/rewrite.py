@@ -3,7 +3,7 @@
 The bars (tiny model, CPU): paired_vs_ceiling 0.9, paired_vs_one_engine 5, paired_vs_two_engines 8, direct_vs_plain 0.95. What the
 schemes are: bench/vllm_schemes.py, and bench/transformers_schemes.py for the ratios that begin with `transformers_`.
 
-    python -m bench.rewrite [--model FOLDER | --smollm] [--responses 64] [--max-tokens 96] [--prompt 100] [--repeats 5] [--quick]
+    python -m bench.rewrite [--model FOLDER | --smollm] [--responses 64] [--max-tokens 256] [--prompt 100] [--repeats 5] [--quick]
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def main() -> None:
     model.add_argument("--model", type=Path, help="folder of a model; default: a random one of 0.6 M parameters")
     model.add_argument("--smollm", action="store_true", help="the real 135 M model of examples/smollm")
     parser.add_argument("--responses", type=int, default=64, help="side by side")
-    parser.add_argument("--max-tokens", type=int, default=96)
+    parser.add_argument("--max-tokens", type=int, default=256)
     parser.add_argument("--prompt", type=int, default=100, help="tokens of the student's prompts; the teacher's have twice as many")
     parser.add_argument("--few", type=int, default=12, help="tokens per response of draft-and-verify")
     parser.add_argument("--repeats", type=int, default=5)

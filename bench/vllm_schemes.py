@@ -5,8 +5,9 @@ In this process, in one engine:
 contexts of every response, which know nothing of each other: no scheme that reads two contexts can be faster. `paired` is the
 plugin, both contexts in lockstep. `one_engine` is what one does without a plugin, and what the method's authors do: for each token one
 request to the student's context and one to the teacher's, all responses side by side, with prefix caching; its policy needs no
-second draw here (tau = 0 in effect), which flatters it. It draws as many tokens as a block of the cache holds, because where in
-its last block a prompt ends decides how much of it is read anew.
+second draw here (tau = 0 in effect), which flatters it. It draws as many tokens as a block of the cache holds, in the middle of the
+responses, with all before them in the cache: how much is read anew depends on where in its last block a prompt ends, and how long
+it takes on how far the response has got.
 
 In processes of their own, stock vLLM: `stock` is `plain` on an engine that knows nothing of dail, with vLLM's own defaults;
 `two_engines` is the scheme of `one_engine` with an engine for each context, as the authors run it; `served_plain` is a server
@@ -155,12 +156,18 @@ class VllmSchemes:
 
     def _per_token(self, student: Any, teacher: Any) -> float:
         students, teachers = self._prompts(1), self._prompts(2)
-        begin = self._clock()
-        drawn: list[list[int]] = [[] for _ in students]
+        drawn = [[self._source.randrange(FIRST_ID, LAST_ID) for _ in range(self._tokens // 2)] for _ in students]
         block = int(self._engine.vllm.vllm_config.cache_config.block_size)
+
+        def so_far(prompts: list[list[int]]) -> list[list[int]]:
+            return [[*ids, *said] for ids, said in zip(prompts, drawn, strict=True)]
+
+        for engine, prompts in ((student, students), (teacher, teachers)):
+            self._run(engine, so_far(prompts), 1)
+        begin = self._clock()
         for _ in range(block):
-            proposed = self._run(student, [[*ids, *said] for ids, said in zip(students, drawn, strict=True)], 1)
-            self._run(teacher, [[*ids, *said] for ids, said in zip(teachers, drawn, strict=True)], 1, logprobs=1)
+            proposed = self._run(student, so_far(students), 1)
+            self._run(teacher, so_far(teachers), 1, logprobs=1)
             for said, ids in zip(drawn, proposed, strict=True):
                 said.extend(ids)
         return self._count * block / (self._clock() - begin)
