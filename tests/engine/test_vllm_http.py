@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import json
@@ -335,6 +336,8 @@ def test_a_response_that_no_server_survives_ends_the_stage_and_not_the_servers(s
             drawn(engine, requests(1, 1), HOW)
         with pytest.raises(TransientError, match=r"no vLLM server does what it is asked for: .* looks well and failed"):
             drawn(engine, requests(20, 4), HOW)
+        assert engine._loop is not None
+        assert not any("Driver" in repr(task) for task in asyncio.all_tasks(engine._loop))
 
 
 @pytest.mark.usefixtures("brisk")

@@ -48,6 +48,7 @@ class Driver:
         self._stop = sorted(id_ for id_ in sampling.eos if id_ < vocabulary)
         self._home: WeakKeyDictionary[Job, Replica] = WeakKeyDictionary()
         self._vocabulary = vocabulary
+        self._drawing: set[asyncio.Task[Any]] = set()
         # Names of pairs must differ from those of a driver that was killed, whose requests a server may still hold.
         self._name, self._pairs = uuid.uuid4().hex[:12], 0
 
@@ -57,6 +58,19 @@ class Driver:
         Raises:
             DailError: it cannot be drawn, or not by any server that is there.
         """
+        task = asyncio.current_task()
+        assert task is not None
+        self._drawing.add(task)
+        try:
+            return await self._draw(response)
+        finally:
+            self._drawing.discard(task)
+
+    async def settle(self) -> None:
+        """Wait until those of `draw` that were cancelled have closed their connections, by which the servers learn of it."""
+        await asyncio.gather(*self._drawing, return_exceptions=True)
+
+    async def _draw(self, response: Response) -> Sample:
         lost, turned_away, begin = 0, 0, time.monotonic()
         while True:
             replica = await self._replicas.acquire(self._home.get(response.job))

@@ -147,7 +147,7 @@ class VllmHttpGenerator:
             for future in under_way:
                 future.cancel()
             if self._loop is not None:
-                self._call(_settle())
+                self._call(driver.settle())
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         assert self._loop is not None
@@ -164,12 +164,6 @@ async def _begin(servers: Sequence[Server], needed: Needed, in_flight: int, say:
 async def _end(client: Client, replicas: Replicas) -> None:
     await replicas.close()
     await client.close()
-
-
-async def _settle() -> None:
-    """Let the cancelled close their connections, by which the servers learn of it."""
-    for _ in range(3):
-        await asyncio.sleep(0)
 
 
 def _ready(ended: queue.SimpleQueue[T], seconds: float) -> Iterator[T]:
