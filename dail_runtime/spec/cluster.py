@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from dail_runtime.spec.base import Section
-from dail_runtime.spec.kubernetes import checked_image, checked_name, checked_namespace, quantity
+from dail_runtime.spec.kubernetes import checked_image, checked_memory, checked_name, checked_namespace, checked_queue
 from dail_runtime.spec.pool import Pool
 
 OWN_PORTS = {8000: "the model servers", 23456: "the training processes"}
@@ -58,10 +58,8 @@ class Cache(Section):
 
     @field_validator("size")
     @classmethod
-    def _is_quantity(cls, size: str | None) -> str | None:
-        if size is not None:
-            quantity(size)
-        return size
+    def _is_bytes(cls, size: str | None) -> str | None:
+        return size if size is None else checked_memory(size)
 
     @model_validator(mode="after")
     def _one_of_them(self) -> Self:
@@ -155,7 +153,12 @@ class ClusterSpec(Section):
             raise ValueError(f"{port} is the port of {OWN_PORTS[port]}; choose another for metrics")
         return port
 
-    @field_validator("queue", "service_account")
+    @field_validator("queue")
+    @classmethod
+    def _is_queue(cls, name: str | None) -> str | None:
+        return name if name is None else checked_queue(name)
+
+    @field_validator("service_account")
     @classmethod
     def _is_name(cls, name: str | None) -> str | None:
         return name if name is None else checked_name(name, "Kubernetes object")

@@ -14,6 +14,8 @@ _SCALE |= {f"{unit}i": Decimal(1024) ** power for power, unit in enumerate("KMGT
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _DNS_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _LABEL_WORD = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+"""By which Kueue knows the queue of an object."""
 _LABEL_WORD_LENGTH = 63
 _SUBDOMAIN_LENGTH = 253
 _IMAGE = re.compile(
@@ -59,6 +61,8 @@ def checked_labels(labels: Mapping[str, str]) -> None:
             raise ValueError(problem)
         if key.startswith(("dail.dev/", "app.kubernetes.io/")):
             raise ValueError(f"the label {key!r} is dail's own; choose another key")
+        if key == QUEUE_LABEL:
+            raise ValueError(f"the label {key!r} follows from the queue; name it in cluster.queue or a pool's queue instead")
 
 
 def checked_keys(keys: Mapping[str, str]) -> None:
@@ -77,6 +81,28 @@ def checked_name(name: str, what: str) -> str:
     if len(name) > _SUBDOMAIN_LENGTH or not _DNS_SUBDOMAIN.fullmatch(name):
         raise ValueError(f"{name!r} cannot be the name of a {what}; write lower-case letters, digits, '-' and '.'")
     return name
+
+
+def checked_queue(name: str) -> str:
+    """`name` where a Kueue LocalQueue may be called so: objects name their queue in a label.
+
+    Raises:
+        ValueError: it may not.
+    """
+    if len(checked_name(name, "Kubernetes object")) > _LABEL_WORD_LENGTH:
+        raise ValueError(f"{name!r} is too long for a queue, which has at most {_LABEL_WORD_LENGTH} characters; correct it")
+    return name
+
+
+def checked_memory(text: str) -> str:
+    """`text` where it is a quantity of bytes that somebody may have meant.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if quantity(text) < 1024 * 1024:
+        raise ValueError(f"{text} is less than a megabyte; give the unit, as 8Gi")
+    return text
 
 
 def checked_namespace(name: str) -> str:

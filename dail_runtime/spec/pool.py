@@ -8,7 +8,16 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from dail_runtime.spec.base import Section
-from dail_runtime.spec.kubernetes import checked_keys, checked_labels, checked_name, checked_resource, label_problem, quantity
+from dail_runtime.spec.kubernetes import (
+    checked_keys,
+    checked_labels,
+    checked_memory,
+    checked_name,
+    checked_queue,
+    checked_resource,
+    label_problem,
+    quantity,
+)
 
 OWN_ENVIRONMENT = (
     "AWS_ACCESS_KEY_ID",
@@ -211,9 +220,7 @@ class Pool(Section):
     @field_validator("memory", "ephemeral_storage", "shm_size")
     @classmethod
     def _is_bytes(cls, text: str | None) -> str | None:
-        if text is not None and quantity(text) < 1024 * 1024:
-            raise ValueError(f"{text} is less than a megabyte; give the unit, as 8Gi")
-        return text
+        return text if text is None else checked_memory(text)
 
     @field_validator("gpu_resource")
     @classmethod
@@ -260,10 +267,15 @@ class Pool(Section):
                 raise ValueError(f"affinity.{key} is a group of fields; write it as core/v1 Affinity has it")
         return affinity
 
-    @field_validator("priority_class", "runtime_class", "queue")
+    @field_validator("priority_class", "runtime_class", "scheduler")
     @classmethod
     def _is_object(cls, name: str | None) -> str | None:
         return checked_name(name, "Kubernetes object") if name else name
+
+    @field_validator("queue")
+    @classmethod
+    def _is_queue(cls, name: str | None) -> str | None:
+        return checked_queue(name) if name else name
 
     @model_validator(mode="after")
     def _goes_together(self) -> Self:

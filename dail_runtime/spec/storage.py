@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from pydantic import Field, field_validator
 
 from dail_runtime.spec.base import Section
@@ -33,3 +35,19 @@ class StorageSpec(Section):
         if "://" in uri and uri.split("://", 1)[0] not in ("file", "s3"):
             raise ValueError(f"{uri.split('://', 1)[0]}:// is no store dail knows; use a folder, file:// or s3://")
         return uri
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_address(cls, endpoint: str | None) -> str | None:
+        if endpoint is not None and not _is_web_address(endpoint):
+            raise ValueError(f"{endpoint!r} is no address; write http://HOST:PORT or https://HOST")
+        return endpoint
+
+
+def _is_web_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        # Not before it is asked for is the port looked at.
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and not set(text) & set(" \t\n")
+    except ValueError:
+        return False

@@ -9,7 +9,6 @@ from dailctl.explain.cause import Cause
 from dailctl.explain.objects import conditions_of, spec_of, status_of
 from dailctl.kube.resources import Object, name_of
 
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 CLOSED = ("inactive", "stopped", "doesn't exist", "does not exist", "not found")
 NEVER = ("maximum capacity", "unavailable in ClusterQueue")
 """What Kueue says of a request that no admission can ever meet."""

@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from dail_runtime.spec.kubernetes import QUEUE_LABEL
 from dailctl import output
 from dailctl.explain import table
 from dailctl.explain.cause import Cause
 from dailctl.explain.containers import not_ready, not_started
 from dailctl.explain.endings import USER_ERRORS, ended_cause, ends_of, taken_away, too_late
 from dailctl.explain.objects import about, conditions_of, latest, spec_of, status_of, time_of
-from dailctl.explain.queues import QUEUE_LABEL, queued, workload_of
+from dailctl.explain.queues import queued, workload_of
 from dailctl.explain.refusals import refused
 from dailctl.explain.scheduling import unscheduled
 from dailctl.kube.resources import Object, label_of, name_of, shown

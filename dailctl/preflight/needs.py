@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from dail_runtime.spec.kubernetes import QUEUE_LABEL
 from dailctl.kube import Client, Forbidden, NotFound
 from dailctl.kube.resources import (
     LOCAL_QUEUE,
@@ -19,8 +20,6 @@ from dailctl.kube.resources import (
     name_of,
 )
 from dailctl.preflight.finding import Finding, Pods
-
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
 
 def missing_namespace(client: Client) -> list[Finding]:
