@@ -9,9 +9,9 @@ from dailctl.conductor.decide import Live
 from dailctl.kube import Client
 from dailctl.kube.cache import Cache
 from dailctl.kube.resources import CONFIG_MAP, POD, Object, Resource, label_of
+from dailctl.render.names import TASK_LABEL, tasks_of
 from dailctl.render.record import RunRecord
 
-RUN_LABEL, TASK_LABEL = "dail.dev/run", "dail.dev/task"
 FIRST_LIST = 30.0
 """Seconds in which the first lists must arrive."""
 
@@ -28,8 +28,8 @@ class Eyes:
             for one in objects:
                 resource = client.resource_of(one)
                 kinds[resource.shown] = resource
-        self._pods = Cache(client, POD, changed, labels=f"{RUN_LABEL}={record.name},{TASK_LABEL}")
-        self._objects = [Cache(client, one, changed, labels=f"{RUN_LABEL}={record.name},{TASK_LABEL}") for one in kinds.values()]
+        self._pods = Cache(client, POD, changed, labels=tasks_of(record.name))
+        self._objects = [Cache(client, one, changed, labels=tasks_of(record.name)) for one in kinds.values()]
 
     def open(self) -> None:
         """Begin to watch, and wait for the first lists.

@@ -13,7 +13,6 @@ from dail_runtime.errors import DailError
 from dail_runtime.stages.usage import add_usage
 from dailctl.conductor.archive import Archive
 from dailctl.conductor.decide import ATTEMPT, Live, Note
-from dailctl.conductor.eyes import RUN_LABEL, TASK_LABEL
 from dailctl.conductor.lease import DURATION, SURE
 from dailctl.conductor.status import KEY, MANAGER, SUMMARY, RunStatus, summary_of
 from dailctl.conductor.store import RunStore
@@ -34,6 +33,7 @@ from dailctl.kube.resources import (
     owner_reference,
     uid_of,
 )
+from dailctl.render.names import RUN_LABEL, tasks_of
 from dailctl.render.record import RunRecord
 
 HELPERS: tuple[tuple[Resource, str], ...] = (
@@ -103,7 +103,7 @@ class Hands:
         if not leaving:
             return []
         # Asked anew: the watch of the pods may be behind that of the workload, and this is the last moment.
-        pods = self._client.select(POD, labels=f"{RUN_LABEL}={self._record.name},{TASK_LABEL}={self._record.task(task).slug}")
+        pods = self._client.select(POD, labels=tasks_of(self._record.name, self._record.task(task).slug))
         said = archive.finish(archive.take(task, attempt, pods, every=True))
         meter = self._meters.pop((task, attempt), Meter())
         meter.see(pods, self.now())
@@ -141,7 +141,7 @@ class Hands:
         event = {
             "apiVersion": "v1",
             "kind": "Event",
-            "metadata": {"name": name, "labels": {"dail.dev/run": self._record.name}},
+            "metadata": {"name": name, "labels": {RUN_LABEL: self._record.name}},
             "involvedObject": {**about, "namespace": self._client.namespace},
             "reason": note.reason,
             "message": note.sentence[:1000],

@@ -33,7 +33,8 @@ from dailctl.kube.resources import (
     uid_of,
 )
 from dailctl.observe.model import Leftover, RunView
-from dailctl.observe.runs import RUN_LABEL, TASK_LABEL, list_runs
+from dailctl.observe.runs import list_runs
+from dailctl.render.names import RUN_LABEL, TASK_LABEL, conductor_job
 
 KINDS = (JOB, PYTORCH_JOB, DEPLOYMENT, SERVICE, PDB, NETWORK_POLICY, LEASE, ROLE_BINDING, ROLE, SERVICE_ACCOUNT, PVC, POD)
 """Everything that a run may consist of, besides its record. What holds pods goes first."""
@@ -65,7 +66,7 @@ def find_leftovers(client: Client, *, namespace: str | None, older: timedelta | 
     objects, hidden = _objects(client, namespace)
     runs = {(run.namespace, run.name): run for run in list_runs(client, namespace=namespace)}
     now = datetime.now(UTC)
-    conducted = {_run_of(one) for kind, one in objects if kind is JOB and name_of(one).endswith("-conductor") and _works(one)}
+    conducted = {_run_of(one) for kind, one in objects if kind is JOB and name_of(one) == conductor_job(_run_of(one)[1]) and _works(one)}
     uids = {uid_of(one) for _, one in objects}
     found = []
     for kind, one in objects:

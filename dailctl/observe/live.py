@@ -19,9 +19,10 @@ from dailctl.kube.client import ALL
 from dailctl.kube.resources import CONFIG_MAP, EVENT, label_of, name_of, uid_of
 from dailctl.observe.describe import event_view, is_about, task_view
 from dailctl.observe.model import EventView, RunView, TaskView, View
-from dailctl.observe.runs import JOB_LABEL, RECORDS, Held, Read, held_of, views_of
+from dailctl.observe.runs import RECORDS, Held, Read, held_of, views_of
 from dailctl.observe.tables import event_table, run_table, task_table
 from dailctl.progress import Eta
+from dailctl.render.names import JOB_LABEL
 
 FIRST_LIST = 15.0
 """Seconds in which the first list must arrive."""

@@ -16,11 +16,11 @@ from dailctl.conductor.status import RunStatus, RunSummary, fresh_status, read_s
 from dailctl.kube import Client, NotFound
 from dailctl.kube.resources import CONFIG_MAP, Object, label_of, name_of, uid_of
 from dailctl.observe.model import RunView
+from dailctl.render.names import JOB_LABEL
 from dailctl.render.record import RUN, RunRecord, run_of_record
 
 RECORDS = "app.kubernetes.io/name=dail,app.kubernetes.io/component=record"
 """Selects the records of runs."""
-JOB_LABEL, RUN_LABEL, TASK_LABEL = "dail.dev/job", "dail.dev/run", "dail.dev/task"
 AT_ONCE = 16
 UNREAD = RunSummary()
 MOST_SIMILAR = 3

@@ -10,7 +10,8 @@ from dailctl.explain import Seen
 from dailctl.explain.objects import conditions_of, spec_of
 from dailctl.kube import Client, Forbidden, NotFound
 from dailctl.kube.resources import DEPLOYMENT, EVENT, JOB, NODE, POD, PVC, PYTORCH_JOB, Object, Resource, label_of
-from dailctl.observe.runs import RUN_LABEL, TASK_LABEL, Held
+from dailctl.observe.runs import Held
+from dailctl.render.names import RUN_LABEL, TASK_LABEL
 
 CONDUCTOR = "conductor"
 """Stands where a task's name does, for the conductor's own objects."""

@@ -30,7 +30,8 @@ from dailctl.kube.resources import (
     owner_reference,
     uid_of,
 )
-from dailctl.observe.runs import RUN_LABEL, TASK_LABEL, Held, held_of
+from dailctl.observe.runs import Held, held_of
+from dailctl.render.names import RUN_LABEL, conductor_job, conductor_of, tasks_of
 from dailctl.submit.apply import apply_owned, start_again
 from dailctl.submit.compose import compose_again
 
@@ -166,7 +167,7 @@ def read(client: Client, held: Held) -> Held:
 
 def stage_pods(client: Client, held: Held) -> list[Object]:
     """Pods of the run's tasks that have not ended."""
-    pods = client.select(POD, namespace=held.namespace, labels=f"{RUN_LABEL}={held.name},{TASK_LABEL}")
+    pods = client.select(POD, namespace=held.namespace, labels=tasks_of(held.name))
     return [pod for pod in pods if (pod.get("status") or {}).get("phase") not in ("Succeeded", "Failed")]
 
 
@@ -181,13 +182,13 @@ def gpus_of(pods: list[Object]) -> dict[str, int]:
 
 def conducted(client: Client, held: Held) -> bool:
     """Whether a conductor is at work, or about to be: its Job is there and has not ended."""
-    job = client.find(JOB, f"{held.name}-conductor", namespace=held.namespace)
+    job = client.find(JOB, conductor_job(held.name), namespace=held.namespace)
     return job is not None and not job_is_over(job)
 
 
 def _works(client: Client, held: Held) -> bool:
     """Whether a pod of its conductor runs."""
-    pods = client.select(POD, namespace=held.namespace, labels=f"{RUN_LABEL}={held.name},app.kubernetes.io/component=conductor")
+    pods = client.select(POD, namespace=held.namespace, labels=conductor_of(held.name))
     return any((pod.get("status") or {}).get("phase") == "Running" for pod in pods)
 
 
@@ -197,10 +198,9 @@ def stop_tasks(client: Client, held: Held) -> None:
     Raises:
         ApiError: the user may not.
     """
-    labels = f"{RUN_LABEL}={held.name},{TASK_LABEL}"
     for kind in STAGE_KINDS:
         try:
-            found = client.select(kind, namespace=held.namespace, labels=labels)
+            found = client.select(kind, namespace=held.namespace, labels=tasks_of(held.name))
         except NotFound:
             continue
         for one in found:

@@ -1,4 +1,7 @@
-"""What a run and its objects are called on a cluster. Names carry the job's digest: the same job, the same names."""
+"""What a run and its objects are called on a cluster, and by which labels they are found (charts/dail-run/templates/_labels.tpl).
+
+Names carry the job's digest: the same job, the same names.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ TASK_NAME = 51
 """Most characters of a task's object name. An operator's pod is called after it with a suffix as long as `-worker-1023`, and pods
 and their Services may have 63 (a DNS label, RFC 1123)."""
 RUN_DIGEST = 8
+JOB_LABEL, RUN_LABEL, TASK_LABEL = "dail.dev/job", "dail.dev/run", "dail.dev/task"
+COMPONENT_LABEL = "app.kubernetes.io/component"
 _LEAST_RUN = 12
 _HASH = 6
 
@@ -15,6 +20,21 @@ _HASH = 6
 def run_name(job_name: str, job_digest: str) -> str:
     """Name of a run: the job's name (at most 40 characters) and the first 8 digits of the saved job's digest."""
     return f"{_lettered(job_name)}-{job_digest[:RUN_DIGEST]}"
+
+
+def conductor_job(run: str) -> str:
+    """Name of the Job in which a run's conductor works."""
+    return f"{run}-conductor"
+
+
+def conductor_of(run: str) -> str:
+    """Selects the Job and the pods of a run's conductor."""
+    return f"{RUN_LABEL}={run},{COMPONENT_LABEL}=conductor"
+
+
+def tasks_of(run: str, slug: str | None = None) -> str:
+    """Selects objects and pods of a run's tasks, or of the one task with this slug."""
+    return f"{RUN_LABEL}={run},{TASK_LABEL}" + (f"={slug}" if slug is not None else "")
 
 
 def task_slug(task: str) -> str:

@@ -15,14 +15,13 @@ from dailctl.conductor.control import Control, read_control
 from dailctl.conductor.status import RunStatus, read_status
 from dailctl.kube import Client
 from dailctl.kube.resources import CONFIG_MAP, JOB, POD, Object, job_is_over, name_of, owner_reference, shown, uid_of
+from dailctl.render.names import conductor_of
 from dailctl.submit.compose import Submission
 
 MANAGER = "dailctl"
 """Field manager of what submit applies."""
 GONE_SECONDS = 60.0
 """So long the conductor of an earlier round may take to be gone."""
-JOB_NAME = "batch.kubernetes.io/job-name"
-"""The label by which a Job's pods are found (Kubernetes API, Job)."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +85,7 @@ def apply_owned(client: Client, objects: Iterable[Object], owner: Object, genera
     """
     for one in objects:
         if one["kind"] == JOB.kind:
-            if generation is not None:
-                _wait_for_conductor(client, one, owner["name"], generation)
-            yield _apply_conductor(client, one, owner)
+            yield _apply_conductor(client, one, owner, generation)
         else:
             yield _apply(client, _owned(one, owner))
 
@@ -109,26 +106,9 @@ def dry_run(client: Client, submission: Submission) -> Iterator[Applied]:
         yield Applied(after, f"{_word(before, after)} (server dry run)")
 
 
-def _wait_for_conductor(client: Client, job: Object, record: str, generation: int) -> None:
-    """Until a conductor that runs has taken the generation up, or has ended. One whose pod has not started yet will take it up."""
-    end = time.monotonic() + GONE_SECONDS
-    while (live := client.find(JOB, name_of(job))) is not None and not job_is_over(live):
-        pods = client.select(POD, labels=f"{JOB_NAME}={name_of(job)}")
-        if all((pod.get("status") or {}).get("phase") == "Pending" for pod in pods):
-            return
-        status = read_status(client.get(CONFIG_MAP, record).get("data") or {})
-        if status is not None and status.generation >= generation:
-            return
-        if time.monotonic() > end:
-            raise TransientError(
-                f"the conductor of run {record} neither ends nor goes on; dailctl describe {record} says why; then try again"
-            )
-        time.sleep(0.2)
-
-
-def _apply_conductor(client: Client, job: Object, owner: Object) -> Applied:
+def _apply_conductor(client: Client, job: Object, owner: Object, generation: int | None) -> Applied:
     """A Job never runs twice: one that ended makes room for the next. One that is at work is left alone."""
-    live = client.find(JOB, name_of(job))
+    live = _conductor(client, name_of(job), owner["name"], generation)
     if live is not None and not job_is_over(live):
         return Applied(live, "unchanged")
     if live is not None:
@@ -139,6 +119,26 @@ def _apply_conductor(client: Client, job: Object, owner: Object) -> Applied:
                 raise TransientError(f"the earlier {shown(live)} does not go; look at its pods, then submit again")
             time.sleep(0.2)
     return Applied(client.apply(_owned(job, owner), MANAGER), "created")
+
+
+def _conductor(client: Client, job: str, run: str, generation: int | None) -> Object | None:
+    """The conductor's Job, once one that is at work has taken the generation up, or has ended."""
+    end = time.monotonic() + GONE_SECONDS
+    while True:
+        live = client.find(JOB, job)
+        if live is None or job_is_over(live) or generation is None or _takes_up(client, run, generation):
+            return live
+        if time.monotonic() > end:
+            raise TransientError(f"the conductor of run {run} neither ends nor goes on; dailctl describe {run} says why; then try again")
+        time.sleep(0.2)
+
+
+def _takes_up(client: Client, run: str, generation: int) -> bool:
+    """Whether the conductor at work has taken the generation up, or will: its pod has not started yet."""
+    if all((pod.get("status") or {}).get("phase") == "Pending" for pod in client.select(POD, labels=conductor_of(run))):
+        return True
+    status = read_status(client.get(CONFIG_MAP, run).get("data") or {})
+    return status is not None and status.generation >= generation
 
 
 def _apply(client: Client, obj: Object) -> Applied:

@@ -12,6 +12,7 @@ from dail_runtime.store import read_manifest
 from dailctl.conductor.status import read_status
 from dailctl.kube import Client
 from dailctl.kube.resources import CONFIG_MAP, Object, name_of, shown
+from dailctl.render.names import JOB_LABEL
 from dailctl.render.record import JOB, RUN
 from dailctl.submit.apply import MANAGER
 from dailctl.submit.compose import Submission
@@ -61,7 +62,7 @@ def _object(client: Client, one: Object) -> Iterator[str]:
 
 def _latest(client: Client, submission: Submission) -> Object | None:
     """The newest record of a run of the same job."""
-    found = client.select(CONFIG_MAP, labels=f"app.kubernetes.io/name=dail,dail.dev/job={submission.record.job}")
+    found = client.select(CONFIG_MAP, labels=f"app.kubernetes.io/name=dail,{JOB_LABEL}={submission.record.job}")
     records = [one for one in found if RUN in (one.get("data") or {})]
     return max(records, key=lambda one: str(one["metadata"]["creationTimestamp"]), default=None)
 

@@ -15,6 +15,7 @@ from dailctl.kube import Client
 from dailctl.kube.cache import Cache
 from dailctl.kube.resources import CONFIG_MAP, EVENT, JOB, POD, Object, condition_of
 from dailctl.progress import View
+from dailctl.render.names import conductor_job, conductor_of
 from dailctl.render.record import RunRecord
 
 LOOK = 1.0
@@ -36,7 +37,7 @@ def follow(client: Client, record: RunRecord, view: View, *, generation: int) ->
     """
     changed = threading.Event()
     records = Cache(client, CONFIG_MAP, changed.set, fields=f"metadata.name={record.name}")
-    conductors = Cache(client, POD, changed.set, labels=f"dail.dev/run={record.name},app.kubernetes.io/component=conductor")
+    conductors = Cache(client, POD, changed.set, labels=conductor_of(record.name))
     teller = _Teller(view, len(record.tasks))
     began = time.monotonic()
     try:
@@ -73,7 +74,7 @@ def _look_at_conductor(client: Client, record: RunRecord, pods: list[Object], *,
         return
     if not pods and not silent:
         return
-    job = client.find(JOB, f"{record.name}-conductor")
+    job = client.find(JOB, conductor_job(record.name))
     failed = condition_of(job, "Failed") if job is not None else None
     if failed:
         ended = [one for pod in pods for one in ends_of(pod)]

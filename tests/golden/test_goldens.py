@@ -10,6 +10,7 @@ import yaml
 from dail_runtime.spec.pool import OWN_ENVIRONMENT, OWN_PATHS, OWN_VOLUMES
 from dailctl.render.chart import task_objects
 from dailctl.render.check import pods_of
+from dailctl.render.names import conductor_job, conductor_of, tasks_of
 from dailctl.render.texts import as_yaml
 from tests.golden import CASES, expected, rendered
 
@@ -44,6 +45,30 @@ def test_every_pod_has_what_dail_says_it_sets_and_nothing_a_pool_could_collide_w
         assert own <= set(OWN_VOLUMES)
         assert {mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] in own} <= set(OWN_PATHS)
         assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+
+
+def selects(selector: str, labels: dict[str, str]) -> bool:
+    """Whether a label selector (KEY=VALUE or KEY, separated by commas) chooses what has these labels."""
+    wanted = [one.partition("=") for one in selector.split(",")]
+    return all(key in labels and (not equals or labels[key] == value) for key, equals, value in wanted)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_dailctl_looks_for_is_what_the_chart_makes(case: str) -> None:
+    found = rendered(case)
+    run = found.run.name
+    job = next(one for one in found.objects if one["kind"] == "Job")
+    assert job["metadata"]["name"] == conductor_job(run)
+    assert selects(conductor_of(run), job["metadata"]["labels"])
+    assert selects(conductor_of(run), job["spec"]["template"]["metadata"]["labels"])
+    assert not selects(tasks_of(run), job["spec"]["template"]["metadata"]["labels"])
+    for task in found.run.tasks:
+        for one in task_objects(found.objects[0], task):
+            templates = [one["spec"]["template"]] if "template" in one["spec"] else []
+            templates += [replica["template"] for replica in one["spec"].get("pytorchReplicaSpecs", {}).values()]
+            for labels in (made["metadata"]["labels"] for made in (one, *templates)):
+                assert selects(tasks_of(run, task.slug), labels)
+                assert not selects(conductor_of(run), labels)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -16,8 +16,9 @@ from dailctl.kube.resources import CONFIG_MAP, POD, Object, name_of, uid_of
 from dailctl.observe.logs.choose import EVERY, Wanted, chosen_pods, chosen_task, container_state, containers
 from dailctl.observe.logs.lines import readable, unseen, unstamped
 from dailctl.observe.logs.stored import shown_lines, stored_logs
-from dailctl.observe.runs import RUN_LABEL, Held, held_of
+from dailctl.observe.runs import Held, held_of
 from dailctl.observe.seen import CONDUCTOR, Gathered, gather
+from dailctl.render.names import RUN_LABEL
 
 FIRST_LIST = 15.0
 LOOK = 1.0

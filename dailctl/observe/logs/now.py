@@ -12,8 +12,9 @@ from dailctl.kube.resources import POD, Object, name_of
 from dailctl.observe.logs.choose import EVERY, Wanted, chosen_pods, chosen_task, container_state, containers
 from dailctl.observe.logs.lines import readable, unstamped
 from dailctl.observe.logs.stored import shown_lines, stored_logs
-from dailctl.observe.runs import RUN_LABEL, TASK_LABEL, Held
+from dailctl.observe.runs import Held
 from dailctl.observe.seen import CONDUCTOR
+from dailctl.render.names import conductor_of, tasks_of
 
 
 def log_once(client: Client, held: Held, wanted: Wanted, tell: Callable[[str], None]) -> Iterator[tuple[str, str]]:
@@ -79,7 +80,5 @@ def _one_of(pods: list[Object], *, previous: bool) -> list[Object]:
 
 
 def _pods(client: Client, held: Held, task: str) -> list[Object]:
-    if task == CONDUCTOR:
-        return client.select(POD, namespace=held.namespace, labels=f"{RUN_LABEL}={held.name},!{TASK_LABEL}")
-    slug = held.record.task(task).slug
-    return client.select(POD, namespace=held.namespace, labels=f"{RUN_LABEL}={held.name},{TASK_LABEL}={slug}")
+    labels = conductor_of(held.name) if task == CONDUCTOR else tasks_of(held.name, held.record.task(task).slug)
+    return client.select(POD, namespace=held.namespace, labels=labels)
