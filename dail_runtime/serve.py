@@ -23,7 +23,7 @@ from dail_runtime.spec.load import load_job, resolve_paths
 from dail_runtime.spec.plan import Task, plan
 from dail_runtime.spec.rewrite import MixedPolicy, VllmHttpEngine
 from dail_runtime.stages.jobs import load_saved_job
-from dail_runtime.stages.run import versions
+from dail_runtime.stages.run import versions_line
 from dail_runtime.store import Store, open_store, read_manifest
 
 SERVED = ("rewrite", "check", "evaluate")
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments, vllm = _parse(argv)
     # As the first process of a container, where the kernel ignores signals that nobody handles.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    print(" ".join(f"{name} {version}" for name, version in versions().items()), flush=True)
+    print(versions_line(), flush=True)
     try:
         command = _command(_find(arguments), arguments)
     except DailError as err:

@@ -24,7 +24,7 @@ from dail_runtime.stages.base import end_process
 from dail_runtime.stages.follow import DISTRIBUTED, follow_task
 from dail_runtime.stages.jobs import load_saved_job
 from dail_runtime.stages.metrics import StageMetrics
-from dail_runtime.stages.run import LIVE, LOGGED, run_task
+from dail_runtime.stages.run import LIVE, LOGGED, run_task, versions_line
 from dail_runtime.store import open_store
 from dail_runtime.train import launch
 from dail_runtime.train.ranks import place
@@ -46,6 +46,8 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.task.split("/")[0] in DISTRIBUTED and launch.takes_ranks(os.environ):
         return launch.main([arguments.task, "--run", arguments.run, "--job", arguments.job])
     events = _claim_stdout()
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(versions_line(), file=sys.stderr, flush=True)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, lambda *_: stop.set())

@@ -189,6 +189,11 @@ def versions() -> dict[str, str]:
     return found
 
 
+def versions_line() -> str:
+    """The same in one line: the first of what a container says."""
+    return " ".join(f"{name} {version}" for name, version in versions().items())
+
+
 def _finish(ctx: StageContext, stage: Stage, reporter: Reporter, earlier: list[Attempt]) -> Manifest:
     """Run the stage and write its manifest."""
     counts = stage(ctx)

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+import dail_runtime
 from dail_runtime.errors import DailError, ResultError, TransientError
 from dail_runtime.metrics import serve_metrics
 from dail_runtime.store import Store, open_store
@@ -98,7 +99,7 @@ def conduct(client: Client, name: str, pod: str | None) -> RunStatus | None:
     manifests = manifests_of(record, data)
     hands = Hands(client, record, held, manifests, pod, lease.require)
     status = first_status(record, data)
-    say(f"conducts {record.name}: {len(record.tasks)} tasks")
+    say(f"dail {dail_runtime.__version__} conducts {record.name}: {len(record.tasks)} tasks")
     eyes = Eyes(client, record, manifests, changed.set)
     try:
         store, status = _store(client, record, data, status, hands)

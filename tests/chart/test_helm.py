@@ -209,6 +209,17 @@ def test_servers_drain_for_as_long_as_the_job_says_before_they_are_killed(second
     assert pod["terminationGracePeriodSeconds"] >= server["lifecycle"]["preStop"]["sleep"]["seconds"] + seconds + 5
 
 
+@pytest.mark.parametrize("seconds", [10, 120, 3600])
+def test_training_saves_for_as_long_as_the_job_says_before_it_is_killed(seconds: int) -> None:
+    record = render(chart_values(a_job(train={"workers": 2}, cluster={"timeouts": {"trainSave": seconds}})), NAMESPACE)[0]
+    for replica in parse(record["data"]["05-train-tuned.yaml"])[0]["spec"]["pytorchReplicaSpecs"].values():
+        pod = replica["template"]["spec"]
+        assert pod["terminationGracePeriodSeconds"] == seconds
+        option, ranks = pod["containers"][0]["command"][-2:]
+        assert option == "--grace"
+        assert seconds - 10 <= int(ranks) < seconds
+
+
 def test_checks_that_no_api_server_makes() -> None:
     values = chart_values(a_job(train={"workers": 2}, cluster={"pools": {"train": {"gpus": 2}}}))
     objects = render(values, NAMESPACE)

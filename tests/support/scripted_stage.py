@@ -36,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--run", required=True)
     parser.add_argument("--job", required=True)
     parser.add_argument("--live", action="store_true")
+    parser.add_argument("--grace")
     arguments = parser.parse_args(argv)
     if os.environ.get("RANK", "0") != "0":
         # A worker of a training: the first pod alone plays, the others are there until they are told to go.

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import dail_runtime
 from dail_runtime.errors import IntegrityError
 from dail_runtime.stages import run
 from dail_runtime.stages.jobs import Attempt, attempts_of
@@ -53,3 +57,15 @@ def test_progress_is_told_at_a_bounded_rate_and_its_end_always(every: float, tmp
         assert sum(len(json.dumps(event)) + 1 for event in events) < 60_000
     reporter.close("done")
     assert attempts_of(out)[0].progress.done == seconds * PACE
+
+
+def test_the_first_thing_that_a_stage_says_is_what_it_is_made_of(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "dail_runtime.stages", "prepare", "--run", str(tmp_path), "--job", "0" * 16]
+    said = {}
+    for rank in ("0", "1"):
+        environment = {**os.environ, "LOCAL_RANK": rank}
+        said[rank] = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert said["0"].stderr.splitlines()[0] == run.versions_line()
+    assert said["0"].stderr.startswith(f"dail {dail_runtime.__version__} torch ")
+    assert "torch" not in said["1"].stderr, "once a pod is enough"
+    assert [json.loads(one.stdout)["event"] for one in said.values()] == ["error", "error"]
