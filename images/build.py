@@ -99,7 +99,8 @@ def _build(name: str, engine: str, base_image: str, torch: str, cache: Path) -> 
         command = [engine, "build", f"--tag={image.reference}", f"--file={sources / 'images' / name / 'Containerfile'}"]
         command += [f"--build-arg={key}={value}" for key, value in arguments.items()]
         command += [f"--secret=id={path.name},src={path}" for path in _host_settings(settings)]
-        command += [] if engine == "docker" else ["--isolation=chroot", "--layers", "--format=oci"]
+        # What docker attests beside an image makes of it a list, which containerd's import (kind, ctr) does not take.
+        command += ["--provenance=false"] if engine == "docker" else ["--isolation=chroot", "--layers", "--format=oci"]
         subprocess.run([*command, str(sources)], check=True, stdout=sys.stderr)
     part = image.archive.with_suffix(".part")
     part.unlink(missing_ok=True)

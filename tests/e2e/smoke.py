@@ -16,12 +16,13 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from dail_runtime.errors import DailError
 from dail_runtime.models import model_folder
 from dail_runtime.spec.load import load_job
 from images import build
 from tests.e2e import whole_job
 from tests.lab import versitygw
-from tests.lab.cluster import Cluster
+from tests.lab.cluster import Cluster, KubectlError
 from tests.support.stage_process import REPOSITORY
 
 JOB = REPOSITORY / "examples" / "tinymath" / "smoke.yaml"
@@ -43,17 +44,30 @@ def main() -> None:
     if kubectl := shutil.which("kubectl"):
         os.environ.setdefault("KUBEBUILDER_ASSETS", str(Path(kubectl).parent))
     folder = Path(tempfile.mkdtemp(prefix="dail-smoke-"))
+    cluster = Cluster(arguments.kubeconfig)
     try:
+        _check(cluster)
         with _storage(arguments.serve_s3, folder) as storage:
             control, runtime = arguments.control_image, arguments.image
             if control is None or runtime is None:
                 built = {image.name: image.reference for image in build.build()}
                 control, runtime = control or built["control"], runtime or built["runtime-cpu"]
-            where = whole_job.Where(Cluster(arguments.kubeconfig), storage, runtime, control)
+            where = whole_job.Where(cluster, storage, runtime, control)
             settings = (*_model_of_a_package(arguments.job), *arguments.settings)
             print(json.dumps(whole_job.run(where, arguments.job, settings, folder, arguments.limit)))
-    except AssertionError as err:
+    except (AssertionError, DailError, RuntimeError, subprocess.SubprocessError) as err:
         raise SystemExit(f"smoke: {err}") from None
+
+
+def _check(cluster: Cluster) -> None:
+    """Whether there is such a cluster with the operator in it, before minutes go into images."""
+    try:
+        cluster.kubectl("get", "customresourcedefinition", "pytorchjobs.kubeflow.org", "--request-timeout=30s")
+    except KubectlError as err:
+        if "(NotFound)" in str(err):
+            raise AssertionError("the cluster has no PyTorchJob (kubeflow.org/v1); install the Kubeflow training operator 1.9") from None
+        said = str(err).splitlines()[-1]
+        raise AssertionError(f"the cluster of {cluster.kubeconfig} cannot be asked: {said}; correct KUBECONFIG") from None
 
 
 def _model_of_a_package(job: Path) -> tuple[str, ...]:
@@ -71,14 +85,8 @@ def _storage(address: str | None, folder: Path) -> Iterator[Mapping[str, str]]:
             raise SystemExit(f"smoke: set {', '.join(absent)} for a storage that pods reach too, or name an address to --serve-s3")
         yield {name: os.environ[name] for name in names}
         return
-    words, environment = versitygw.options(folder / "s3", address, PORT)
-    with (folder / "s3.log").open("w") as log:
-        process = subprocess.Popen([str(versitygw.program("versitygw")), *words], env={**os.environ, **environment}, stdout=log, stderr=log)
-        try:
-            endpoint = f"http://{address}:{PORT}"
-            yield {**versitygw.Server(endpoint, folder / "s3").environment(), "AWS_ENDPOINT_URL_S3": endpoint}
-        finally:
-            process.terminate()
+    with versitygw.running(folder / "s3", address, PORT) as server:
+        yield {**server.environment(), "AWS_ENDPOINT_URL_S3": server.endpoint}
 
 
 if __name__ == "__main__":

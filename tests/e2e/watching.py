@@ -15,8 +15,12 @@ from tests.lab.cluster import Cluster, KubectlError, Object
 
 RUN, TASK = "dail.dev/run", "dail.dev/task"
 REPLICA = "training.kubeflow.org/replica-type"
-OF_THE_NAMESPACE = (("ConfigMap", "kube-root-ca.crt"), ("ServiceAccount", "default"))
-"""What every namespace has."""
+OF_THE_NAMESPACE = {"ConfigMap/kube-root-ca.crt", "ServiceAccount/default"}
+"""What every namespace has, soon after it is made."""
+
+
+CONDUCTOR_SECONDS = 300.0
+"""In which a conductor comes to write a status: most of it is for a node that pulls its image."""
 
 
 @dataclass
@@ -50,6 +54,7 @@ def record_of(cluster: Cluster, namespace: str) -> Object | None:
 def watch(cluster: Cluster, namespace: str, limit: float) -> tuple[RunStatus, Seen]:
     """Looks on until the run has ended; AssertionError, with what its pods say, where it takes longer than `limit` seconds."""
     seen, start, told = Seen(), time.monotonic(), ""
+    status: RunStatus | None = None
     while True:
         # The API server may be away for a moment on a busy machine.
         with contextlib.suppress(KubectlError, subprocess.TimeoutExpired):
@@ -62,21 +67,27 @@ def watch(cluster: Cluster, namespace: str, limit: float) -> tuple[RunStatus, Se
             if line != told:
                 print(f"{time.monotonic() - start:6.0f} s  {line}", flush=True)
                 told = line
+        late = status is None and time.monotonic() - start > CONDUCTOR_SECONDS
+        assert not late, f"the run's conductor has not begun after {CONDUCTOR_SECONDS:.0f} s\n{diagnosis(cluster, namespace)}"
         assert time.monotonic() - start < limit, f"the run has not ended after {limit:.0f} s\n{diagnosis(cluster, namespace)}"
         time.sleep(1)
 
 
-def left_over(cluster: Cluster, namespace: str, limit: float) -> list[str]:
-    """What of the namespace is left after `limit` seconds, or when it is the record alone: KIND/NAME. Events are no objects of a run."""
-    kinds = [
-        one for one in cluster.kubectl("api-resources", "--namespaced", "--verbs=list", "--output=name").split() if "events" not in one
-    ]
+def objects_of(cluster: Cluster, namespace: str) -> set[str]:
+    """Everything in the namespace: KIND/NAME. Events, and what is measured of pods, are no objects of a run."""
+    listed = cluster.kubectl("api-resources", "--namespaced", "--verbs=list", "--output=name").split()
+    kinds = [one for one in listed if "events" not in one and not one.endswith(".metrics.k8s.io")]
+    items = cluster.get(",".join(kinds), namespace=namespace)["items"]
+    return {f"{one['kind']}/{one['metadata']['name']}" for one in items}
+
+
+def left_over(cluster: Cluster, namespace: str, before: set[str], limit: float) -> list[str]:
+    """What the namespace has after `limit` seconds, or when it is one object (the record), that was not there `before`."""
     end = time.monotonic() + limit
     while True:
-        items = cluster.get(",".join(kinds), namespace=namespace)["items"]
-        names = sorted({(one["kind"], one["metadata"]["name"]) for one in items} - set(OF_THE_NAMESPACE))
-        if time.monotonic() > end or len([one for one in names if one[0] != "Secret"]) == 1:
-            return [f"{kind}/{name}" for kind, name in names]
+        left = sorted(objects_of(cluster, namespace) - before - OF_THE_NAMESPACE)
+        if time.monotonic() > end or len(left) == 1:
+            return left
         time.sleep(1)
 
 

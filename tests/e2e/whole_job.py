@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 from dailctl.render.record import RunRecord, run_of_record
 from tests.e2e.laptop import Laptop
 from tests.e2e.ranks import TOLERANCE, difference
-from tests.e2e.watching import diagnosis, left_over, record_of, watch
+from tests.e2e.watching import diagnosis, left_over, objects_of, record_of, watch
 from tests.lab.cluster import Cluster
 
 SECRET = "dail-s3"
@@ -65,6 +65,7 @@ def run(where: Where, job: Path, settings: tuple[str, ...], folder: Path, limit:
 
 def _run(where: Where, laptop: Laptop, folder: Path, limit: float, start: float) -> dict[str, Any]:
     cluster, namespace = where.cluster, laptop.namespace
+    before = objects_of(cluster, namespace)
     laptop.submit_and_die(lambda: bool(cluster.get("jobs.batch", namespace=namespace)["items"]), folder)
     submitted = time.monotonic() - start
     status, seen = watch(cluster, namespace, limit)
@@ -80,15 +81,15 @@ def _run(where: Where, laptop: Laptop, folder: Path, limit: float, start: float)
             assert seen.trainers[task.slug] == {"master", "worker"}, f"{task.name} was trained by {seen.trainers[task.slug] or 'no pod'}"
     # One server is enough to begin, and a small task may end before the others are ready, or before this test looks again.
     assert max(seen.ready.values()) == REPLICAS, f"never were {REPLICAS} servers of a task ready at once: {dict(seen.ready)}"
-    rest = left_over(cluster, namespace, CLEAN_SECONDS)
-    assert rest == [f"ConfigMap/{of_run.name}", f"Secret/{SECRET}"], f"more than the record is left: {', '.join(rest)}"
+    rest = left_over(cluster, namespace, before, CLEAN_SECONDS)
+    assert rest == [f"ConfigMap/{of_run.name}"], f"more than the record is left: {', '.join(rest)}"
     gone = time.monotonic() - start - ended
     # Submitting once more changes nothing, brings nothing back, and says where the report is.
-    before = record["metadata"]["resourceVersion"]
+    version = record["metadata"]["resourceVersion"]
     laptop.run(*laptop.submit("--wait", "--yes"))
     after = record_of(cluster, namespace)
     assert after is not None
-    assert after["metadata"]["resourceVersion"] == before, "submitting a finished run again changed its record"
+    assert after["metadata"]["resourceVersion"] == version, "submitting a finished run again changed its record"
     report = json.loads(laptop.run("report", of_run.job, "--store", of_run.run_uri.rpartition("/")[0], "-o", "json"))
     files = laptop.run("fetch", of_run.job, "--store", of_run.run_uri.rpartition("/")[0], "--to", folder / "fetched").split()
     assert any(one.endswith("report.html") for one in files), files

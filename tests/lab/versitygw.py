@@ -34,19 +34,22 @@ class Server:
 
 
 @contextlib.contextmanager
-def running(folder: Path) -> Iterator[Server]:
-    """A server over `folder`, until the block ends."""
+def running(folder: Path, address: str = "127.0.0.1", port: int | None = None) -> Iterator[Server]:
+    """A server over `folder` on an address of this machine (on any free port where none is given), until the block ends.
+
+    Raises RuntimeError, with what it said, where it does not start.
+    """
     log = folder / "versitygw.log"
     for _ in range(3):
-        port = _free_port()
-        words, environment = options(folder, "127.0.0.1", port)
+        chosen = port or _free_port()
+        words, environment = options(folder, address, chosen)
         with (
             log.open("ab") as output,
             subprocess.Popen([program("versitygw"), *words], env={**os.environ, **environment}, stdout=output, stderr=output) as process,
         ):
             try:
-                if _starts(process, port):
-                    yield Server(f"http://127.0.0.1:{port}", folder / "buckets")
+                if _starts(process, address, chosen):
+                    yield Server(f"http://{address}:{chosen}", folder / "buckets")
                     return
             finally:
                 process.terminate()
@@ -88,10 +91,10 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _starts(process: subprocess.Popen[bytes], port: int) -> bool:
+def _starts(process: subprocess.Popen[bytes], address: str, port: int) -> bool:
     end = time.monotonic() + START_SECONDS
     while time.monotonic() < end and process.poll() is None:
-        if answers("127.0.0.1", port):
+        if answers(address, port):
             return True
         time.sleep(0.05)
     return False

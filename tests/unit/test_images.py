@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from images import build
+from images import base, build
 from tests.support.require import require
 
 REPOSITORY = build.ROOT
@@ -55,6 +55,12 @@ def test_an_images_digest_follows_what_it_is_made_from(
     path.parent.mkdir(exist_ok=True)
     path.write_text(path.read_text() + "\n" if path.exists() else "x")
     assert (digest(sources, "control", tmp_path / "after", monkeypatch) != before) == changes
+
+
+@pytest.mark.parametrize("name", build.NAMES)
+def test_a_containerfile_by_hand_takes_the_base_that_the_builder_takes(name: str) -> None:
+    lines = (REPOSITORY / "images" / name / "Containerfile").read_text().splitlines()
+    assert f"ARG BASE={base.REGISTRY}" in lines
 
 
 def test_host_settings_are_a_script_that_a_shell_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
