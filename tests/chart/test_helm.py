@@ -15,7 +15,7 @@ import yaml
 
 import dail_runtime
 from dail_runtime.errors import SetupError, SpecError
-from dailctl.render.chart import HOOK, chart_folder, in_order, render
+from dailctl.render.chart import HOOK, chart_folder, in_order, render, render_templates
 from dailctl.render.check import check_objects
 from dailctl.render.parse import parse
 from dailctl.render.texts import as_yaml
@@ -198,6 +198,64 @@ def test_a_pools_label_goes_before_that_of_the_run() -> None:
     shown = [{key: one["metadata"]["labels"].get(key) for key in ("team", "cost", "rack")} for one in (training, pod, *others)]
     of_run = {"team": "nlp", "cost": "1", "rack": None}
     assert shown == [of_run, {"team": "training", "cost": "1", "rack": "a"}, *[of_run] * len(others)]
+
+
+def a_pool(name: str) -> dict[str, Any]:
+    """A pool that says all that a pool can say, each with its own name."""
+    preferred = {"weight": 1, "preference": {"matchExpressions": [{"key": name, "operator": "Exists"}]}}
+    return {
+        "nodeSelector": {"pool": name},
+        "tolerations": [{"key": "pool", "operator": "Equal", "value": name, "effect": "NoExecute", "tolerationSeconds": 60}],
+        "affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [preferred]}},
+        "priorityClass": f"{name}-priority",
+        "runtimeClass": f"{name}-runtime",
+        "scheduler": f"{name}-scheduler",
+        "env": [{"name": "POOL", "value": name}, {"name": "TOKEN", "secret": {"name": name, "key": "token"}}],
+        "volumes": [{"name": "extra", "mountPath": "/extra", "readOnly": True, "source": {"configMap": {"name": name}}}],
+        "labels": {"pool": name},
+        "annotations": {"sidecar.example.org/inject": name},
+        "queue": f"{name}-queue",
+    }
+
+
+def test_every_pod_gets_all_that_its_pool_says() -> None:
+    pools = {name: a_pool(name) for name in ("rewrite", "train", "control")}
+    values = chart_values(a_job(train={"workers": 2}, cluster={"pools": pools}))
+    made = [one for text in render_templates(values, values["run"]["name"], NAMESPACE) for one in parse(text)]
+    record = next(one for one in made if one["kind"] == "ConfigMap")
+    made += [one for key, text in record["data"].items() if key[0].isdigit() for one in parse(text)]
+    seen = []
+    for one in made:
+        replicas = one.get("spec", {}).get("pytorchReplicaSpecs", {}).values()
+        for pod in [one] if one["kind"] == "Pod" else [each["template"] for each in (one.get("spec", {}), *replicas) if "template" in each]:
+            labels = pod["metadata"]["labels"]
+            name, component = labels["pool"], labels["app.kubernetes.io/component"]
+            pool, spec = pools[name], pod["spec"]
+            (container,) = spec["containers"]
+            seen.append((component, name))
+            assert pod["metadata"]["annotations"]["sidecar.example.org/inject"] == name
+            assert spec["nodeSelector"] == pool["nodeSelector"]
+            assert spec["tolerations"] == pool["tolerations"]
+            assert spec["affinity"] == pool["affinity"]
+            assert spec["priorityClassName"] == pool["priorityClass"]
+            assert spec["runtimeClassName"] == pool["runtimeClass"]
+            assert spec["schedulerName"] == pool["scheduler"]
+            assert {"name": "POOL", "value": name} in container["env"]
+            assert {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": name, "key": "token"}}} in container["env"]
+            assert {"name": "extra", "configMap": {"name": name}} in spec["volumes"]
+            assert {"name": "extra", "mountPath": "/extra", "readOnly": True} in container["volumeMounts"]
+            # Kueue takes what is made from a queued object for a part of it; the test is no workload.
+            queue = one["metadata"]["labels"].get("kueue.x-k8s.io/queue-name")
+            assert queue == (None if component == "test" else pool["queue"])
+    assert set(seen) == {
+        ("conductor", "control"),
+        ("test", "control"),
+        ("stage", "control"),
+        ("driver", "control"),
+        ("driver", "train"),
+        ("server", "rewrite"),
+        ("trainer", "train"),
+    }
 
 
 @pytest.mark.parametrize("seconds", [0, 30, 600])
