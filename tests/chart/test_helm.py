@@ -68,6 +68,11 @@ PLACES: list[tuple[tuple[str | int, ...], Any]] = [
     (("image",), None),
     (("run", "tasks", 0, "attempts"), 0),
     (("pools", "train", "gpus"), "8"),
+    (("pools", "train", "memory"), "64GB"),
+    (("pools", "train", "cpu"), "four"),
+    (("cache", "size"), "20 Gi"),
+    (("cache", "claim"), "beside-the-size"),
+    (("cache", "size"), None),
     (("run", "jobDigest"), "xyz"),
 ]
 
@@ -83,6 +88,21 @@ def test_unknown_keys_and_wrong_values_are_refused(place: tuple[str | int, ...],
         render(values, NAMESPACE)
     assert "\n" not in str(caught.value)
     assert str(place[-1]) in str(caught.value) or value is None
+
+
+def test_what_the_file_has_defaults_for_may_be_left_out() -> None:
+    values = {key: values_of("mig")[key] for key in ("run", "record", "image")}
+    assert [one["kind"] for one in render(values, NAMESPACE)] == [
+        "ConfigMap",
+        "ServiceAccount",
+        "Role",
+        "RoleBinding",
+        "NetworkPolicy",
+        "Job",
+    ]
+    record = render({**values, "pools": {"train": {"gpus": 8}}}, NAMESPACE)[0]
+    pod = parse(record["data"]["05-train-tuned.yaml"])[0]["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]
+    assert pod["containers"][0]["resources"]["limits"] == {"memory": "8Gi", "nvidia.com/gpu": 8}
 
 
 def test_default_values_alone_are_refused_with_what_is_missing() -> None:

@@ -11,7 +11,7 @@ gets one for the API), record (whether it mounts the record; such a pod may outl
 metadata:
   labels:
     {{- include "dail.labels" (merge (dict "over" $pool.labels) .) | nindent 4 }}
-  {{- $annotations := merge (dict) $pool.annotations }}
+  {{- $annotations := merge (dict) ($pool.annotations | default dict) }}
   {{- if and .metrics $values.metricsPort }}
   {{- $annotations = merge $annotations (dict "prometheus.io/scrape" "true" "prometheus.io/port" (toString (int64 $values.metricsPort))) }}
   {{- end }}
