@@ -16,7 +16,7 @@ import yaml
 import dail_runtime
 from dail_runtime.errors import SetupError, SpecError
 from dailctl.render.chart import HOOK, chart_folder, in_order, render, render_templates
-from dailctl.render.check import check_objects
+from dailctl.render.check import check_objects, pods_of
 from dailctl.render.parse import parse
 from dailctl.render.texts import as_yaml
 from tests.golden import CASES, NAMESPACE, rendered
@@ -276,6 +276,16 @@ def test_every_pod_gets_all_that_its_pool_says() -> None:
         ("server", "rewrite"),
         ("trainer", "train"),
     }
+
+
+@pytest.mark.parametrize("limit", [None, "4"])
+def test_the_conductor_is_little_and_has_a_cpu_limit_where_its_pool_has_one(limit: str | None) -> None:
+    pool = {"cpu": "2", "cpuLimit": limit, "memory": "8Gi"}
+    values = chart_values(a_job(cluster={"pools": {"control": pool}}))
+    made = [one for text in render_templates(values, values["run"]["name"], NAMESPACE) for one in parse(text)]
+    pods = [pod for one in made if one["kind"] in ("Job", "Pod") for _, pod in pods_of(one)]
+    limits = {"memory": "256Mi", **({"cpu": limit} if limit else {})}
+    assert [pod["containers"][0]["resources"] for pod in pods] == [{"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": limits}] * 2
 
 
 @pytest.mark.parametrize("seconds", [0, 30, 600])

@@ -182,6 +182,16 @@ limits:
   {{- end }}
 {{- end }}
 
+{{/*
+Resources of the conductor and the test, as YAML: little, whatever else its pool's pods get. A CPU limit of the pool is theirs, too: a quota
+may demand one of every pod. Argument: root.
+*/}}
+{{- define "dail.littleResources" -}}
+{{- $resources := deepCopy .Values.conductor.resources -}}
+{{- with .Values.pools.control.cpuLimit }}{{ $resources = merge $resources (dict "limits" (dict "cpu" .)) }}{{ end -}}
+{{- toYaml $resources -}}
+{{- end }}
+
 {{/* Environment of every container: the store, the hub, writable folders, and what the pool adds. Arguments as dail.pod. */}}
 {{- define "dail.env" -}}
 {{- $values := .root.Values -}}
