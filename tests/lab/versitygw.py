@@ -53,7 +53,8 @@ def running(folder: Path, address: str = "127.0.0.1", port: int | None = None) -
                     return
             finally:
                 process.terminate()
-    raise RuntimeError(f"versitygw does not start: {log.read_text()[-2000:]}")
+    said = [line for line in log.read_text().splitlines() if line.strip()]
+    raise RuntimeError(f"versitygw does not start on {address}: {said[-1] if said else 'it says nothing'}")
 
 
 def options(folder: Path, address: str, port: int) -> tuple[list[str], dict[str, str]]:
