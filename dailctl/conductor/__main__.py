@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 import dail_runtime
@@ -23,6 +23,7 @@ from dail_runtime.metrics import serve_metrics
 from dail_runtime.store import Store, open_store
 from dailctl.conductor.archive import Archive
 from dailctl.conductor.control import read_control
+from dailctl.conductor.decide import Note
 from dailctl.conductor.eyes import Eyes
 from dailctl.conductor.hands import Hands, manifests_of
 from dailctl.conductor.lease import Lease
@@ -30,12 +31,15 @@ from dailctl.conductor.loop import Conductor, expected_of, failed_status, first_
 from dailctl.conductor.metrics import RunMetrics
 from dailctl.conductor.status import RunStatus
 from dailctl.conductor.store import RunStore, run_store
-from dailctl.kube import Client, Conflict, Forbidden, NotFound, Refusals, Unauthorized, load_access
-from dailctl.kube.resources import CONFIG_MAP, owner_reference, uid_of
+from dailctl.kube import Client, Conflict, Forbidden, Invalid, NotFound, Refusals, Unauthorized, load_access
+from dailctl.kube.resources import CONFIG_MAP, Object, owner_reference, uid_of
+from dailctl.preflight.admission import refused_objects
 from dailctl.render.record import RunRecord, run_of_record
 
 PATIENCE = 60.0
 """Seconds for which one request is tried again."""
+BRIEF = 2.0
+"""The same for one whose answer may also come later."""
 HIGHEST_FINAL = 63
 MOST_LINES = 5000
 
@@ -105,9 +109,13 @@ def conduct(client: Client, name: str, pod: str | None) -> RunStatus | None:
         store, status = _store(client, record, data, status, hands)
         try:
             eyes.open()
-        except NotFound as err:
-            # A kind that the run needs is not there, and nothing but an installation will bring it.
+            if status.started is None:
+                _check(client, manifests)
+        except (NotFound, Invalid) as err:
+            # A kind that the run needs is not there, or the cluster will not take a task's objects: nothing but a person can help.
             hands.write_status(failed_status(status, err, read_control(data), hands.now()), _version(client, name))
+            hands.tell(Note("RunFailed", str(err), warning=True))
+            hands.hand_over()
             raise
         archive = Archive(client, store.root, record.name)
         expected = expected_of(manifests)
@@ -126,6 +134,18 @@ def conduct(client: Client, name: str, pod: str | None) -> RunStatus | None:
 
 def _version(client: Client, name: str) -> str:
     return str(client.get(CONFIG_MAP, name)["metadata"]["resourceVersion"])
+
+
+def _check(client: Client, manifests: Mapping[str, tuple[Object, ...]]) -> None:
+    """Before a run begins that Helm or Git applied: what `dailctl submit` asks beforehand. The last task's turn may come in days.
+
+    Raises:
+        Invalid: the API server would refuse an object of a task.
+    """
+    found = refused_objects(client.with_patience(BRIEF), (one for objects in manifests.values() for one in objects))
+    sentences = [one.sentence for one in found if one.final]
+    if sentences:
+        raise Invalid("; ".join(sentences))
 
 
 def _store(client: Client, record: RunRecord, data: dict[str, str], status: RunStatus, hands: Hands) -> tuple[RunStore, RunStatus]:

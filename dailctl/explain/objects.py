@@ -53,9 +53,9 @@ def extended_of(pod: Object) -> dict[str, int]:
 def pool_of(pod: Object) -> str:
     """Where the job file says what this pod gets: `cluster.pools.train`."""
     component, stage = label_of(pod, "app.kubernetes.io/component"), label_of(pod, "dail.dev/stage")
-    if component == "server" or (component == "job" and stage in ("rewrite", "evaluate")):
+    if component == "server" or (component == "stage" and stage in ("rewrite", "check", "evaluate")):
         return "cluster.pools.rewrite"
-    if component == "trainer" or stage in ("train", "check"):
+    if component == "trainer" or (component == "driver" and stage == "check"):
         return "cluster.pools.train"
     return "cluster.pools.control" if stage or component else "the pod"
 

@@ -105,9 +105,9 @@ class Client:
         space = namespace or obj["metadata"].get("namespace")
         return self._ask("PATCH", "apply", self.resource_of(obj), name_of(obj), space, query, obj, APPLY)
 
-    def create(self, obj: Object, *, namespace: str | None = None, manager: str = "") -> Object:
+    def create(self, obj: Object, *, namespace: str | None = None, manager: str = "", dry_run: bool = False) -> Object:
         """Create the object, with strict field validation. Raises Conflict where it exists."""
-        query = {"fieldManager": manager, "fieldValidation": "Strict"}
+        query = {"fieldManager": manager, "fieldValidation": "Strict", "dryRun": "All" if dry_run else ""}
         return self._ask("POST", "create", self.resource_of(obj), None, namespace, query, obj)
 
     def merge(self, resource: Resource, name: str, change: Object, *, namespace: str | None = None) -> Object:

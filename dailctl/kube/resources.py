@@ -70,6 +70,8 @@ ROLE = Resource("rbac.authorization.k8s.io/v1", "Role", "roles")
 ROLE_BINDING = Resource("rbac.authorization.k8s.io/v1", "RoleBinding", "rolebindings")
 NETWORK_POLICY = Resource("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies")
 PDB = Resource("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
+RUNTIME_CLASS = Resource("node.k8s.io/v1", "RuntimeClass", "runtimeclasses", namespaced=False)
+STORAGE_CLASS = Resource("storage.k8s.io/v1", "StorageClass", "storageclasses", namespaced=False)
 PRIORITY_CLASS = Resource("scheduling.k8s.io/v1", "PriorityClass", "priorityclasses", namespaced=False)
 PYTORCH_JOB = Resource("kubeflow.org/v1", "PyTorchJob", "pytorchjobs")
 LOCAL_QUEUE = Resource("kueue.x-k8s.io/v1beta1", "LocalQueue", "localqueues")
@@ -77,7 +79,7 @@ ACCESS_REVIEW = Resource("authorization.k8s.io/v1", "SelfSubjectAccessReview", "
 
 _KNOWN = (
     *(CONFIG_MAP, EVENT, NAMESPACE, NODE, POD, PVC, SECRET, SERVICE, SERVICE_ACCOUNT, DEPLOYMENT, JOB, LEASE, ROLE, ROLE_BINDING),
-    *(NETWORK_POLICY, PDB, PRIORITY_CLASS, PYTORCH_JOB, LOCAL_QUEUE, ACCESS_REVIEW),
+    *(NETWORK_POLICY, PDB, PRIORITY_CLASS, RUNTIME_CLASS, STORAGE_CLASS, PYTORCH_JOB, LOCAL_QUEUE, ACCESS_REVIEW),
 )
 KNOWN: Mapping[tuple[str, str], Resource] = {(one.api_version, one.kind): one for one in _KNOWN}
 """The kinds that a run consists of; any other is looked up in the cluster's discovery."""

@@ -15,6 +15,7 @@ from dailctl.kube.client import ALL
 from dailctl.kube.resources import DEPLOYMENT, NAMESPACE, NODE, PYTORCH_JOB, Object
 from dailctl.observe.model import CheckView
 from dailctl.preflight import Finding, check_storage
+from dailctl.preflight.admission import refused_objects
 from dailctl.preflight.finding import Pods, pods_of
 from dailctl.preflight.needs import missing_apis, missing_namespace, missing_references, missing_secrets
 from dailctl.preflight.nodes import unfit, willing
@@ -53,6 +54,7 @@ def diagnose(client: Client, submission: Submission, *, real: bool) -> list[Chec
     if real:
         checks += [
             lambda: _nodes(client, pods),
+            lambda: [_verdict("objects", refused_objects(client, everything), "the API server takes every object of the run")],
             lambda: [_verdict("references", missing_references(client, everything, pods), "queues, claims and classes are there")],
             lambda: [_verdict("secrets", missing_secrets(client, pods), "every secret is there, with its keys")],
             lambda: [

@@ -15,7 +15,7 @@ class Finding:
     """One sentence about what would go wrong."""
 
     check: str
-    """`rights`, `api`, `nodes`, `secrets`, `storage`."""
+    """`rights`, `api`, `objects`, `nodes`, `secrets`, `storage`."""
     sentence: str
     final: bool = True
     """Whether it stops a submit; else it is a warning."""

@@ -1,4 +1,4 @@
-"""Whether what the run's pods refer to is there: APIs, secrets and their keys, claims, classes, queues."""
+"""Whether what the run's pods refer to is there: APIs, secrets and their keys, volumes, classes, queues."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dail_runtime.spec.kubernetes import QUEUE_LABEL
 from dailctl.kube import Client, Forbidden, NotFound
 from dailctl.kube.resources import (
+    CONFIG_MAP,
     LOCAL_QUEUE,
     NAMESPACE,
     PRIORITY_CLASS,
     PVC,
     PYTORCH_JOB,
+    RUNTIME_CLASS,
     SECRET,
     SERVICE_ACCOUNT,
+    STORAGE_CLASS,
     Object,
     Resource,
     label_of,
@@ -49,14 +52,15 @@ def missing_apis(client: Client, objects: Iterable[Object]) -> list[Finding]:
 
 def missing_secrets(client: Client, pods: Sequence[Pods]) -> list[Finding]:
     """Secrets, or keys in them, that pods would wait for in vain."""
-    wanted: dict[str, set[str]] = {}
+    registries = {pull["name"] for one in pods for pull in one.template["spec"].get("imagePullSecrets") or ()}
+    wanted: dict[str, set[str]] = {name: set() for name in registries}
     for one in pods:
         spec = one.template["spec"]
+        for name in _secret_volumes(spec):
+            wanted.setdefault(name, set())
         for reference in _secret_keys(spec):
             if not reference.get("optional"):
                 wanted.setdefault(reference["name"], set()).add(reference["key"])
-        for pull in spec.get("imagePullSecrets") or ():
-            wanted.setdefault(pull["name"], set())
     found = []
     for name, keys in sorted(wanted.items()):
         try:
@@ -67,8 +71,8 @@ def missing_secrets(client: Client, pods: Sequence[Pods]) -> list[Finding]:
             )
             continue
         if secret is None:
-            has = f"with {' and '.join(sorted(keys))}" if keys else "of type kubernetes.io/dockerconfigjson"
-            found.append(Finding("secrets", f"namespace {client.namespace} has no secret {name}; create it {has}"))
+            has = f" with {' and '.join(sorted(keys))}" if keys else " of type kubernetes.io/dockerconfigjson" if name in registries else ""
+            found.append(Finding("secrets", f"namespace {client.namespace} has no secret {name}; create it{has}"))
             continue
         lacking = sorted(keys - set(secret.get("data") or {}))
         if lacking:
@@ -77,7 +81,7 @@ def missing_secrets(client: Client, pods: Sequence[Pods]) -> list[Finding]:
 
 
 def missing_references(client: Client, objects: Sequence[Object], pods: Sequence[Pods]) -> list[Finding]:
-    """Claims, priority classes, accounts and queues that are named and are not there."""
+    """Claims, config maps, classes, accounts and queues that are named and are not there."""
     own = {(one["kind"], name_of(one)) for one in objects}
     named: dict[tuple[str, str], tuple[Resource, str]] = {}
 
@@ -88,10 +92,16 @@ def missing_references(client: Client, objects: Sequence[Object], pods: Sequence
     for kind in pods:
         spec = kind.template["spec"]
         name(PRIORITY_CLASS, spec.get("priorityClassName"), "cluster.pools.*.priorityClass")
+        name(RUNTIME_CLASS, spec.get("runtimeClassName"), "cluster.pools.*.runtimeClass")
         name(SERVICE_ACCOUNT, spec.get("serviceAccountName"), "cluster.serviceAccount")
         name(LOCAL_QUEUE, label_of(kind.owner, QUEUE_LABEL), "cluster.queue")
         for volume in spec.get("volumes") or ():
             name(PVC, (volume.get("persistentVolumeClaim") or {}).get("claimName"), "cluster.cache.claim, or the pools' volumes")
+            if not (source := volume.get("configMap") or {}).get("optional"):
+                name(CONFIG_MAP, source.get("name"), "the pools' volumes")
+    for one in objects:
+        if one["kind"] == PVC.kind:
+            name(STORAGE_CLASS, one["spec"].get("storageClassName"), "cluster.cache.storageClass")
     return [finding for (_, one), (resource, field) in sorted(named.items()) for finding in _look(client, resource, one, field)]
 
 
@@ -115,3 +125,10 @@ def _secret_keys(spec: Object) -> Iterator[Object]:
             reference = (variable.get("valueFrom") or {}).get("secretKeyRef")
             if reference:
                 yield reference
+
+
+def _secret_volumes(spec: Object) -> Iterator[str]:
+    for volume in spec.get("volumes") or ():
+        source = volume.get("secret") or {}
+        if source.get("secretName") and not source.get("optional"):
+            yield source["secretName"]

@@ -13,6 +13,7 @@ from dail_runtime.spec.storage import StorageSpec
 from dail_runtime.store import Store
 from dailctl.kube import Client, Forbidden
 from dailctl.kube.resources import NODE, Object
+from dailctl.preflight.admission import refused_objects
 from dailctl.preflight.finding import Finding, Pods, pods_of
 from dailctl.preflight.needs import missing_apis, missing_namespace, missing_references, missing_secrets
 from dailctl.preflight.nodes import unfit
@@ -36,6 +37,7 @@ def check_cluster(client: Client, objects: Sequence[Object], stages: Sequence[Ob
         lambda: missing_apis(client, everything),
         lambda: missing_secrets(client, pods),
         lambda: missing_references(client, everything, pods),
+        lambda: refused_objects(client, everything),
     ]
     if nodes:
         checks.append(lambda: _nodes(client, pods))

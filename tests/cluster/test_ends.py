@@ -24,6 +24,21 @@ def test_a_user_error_ends_the_run_with_its_sentence_and_frees_everything(run: C
     run.until_only_the_record_is_left()
 
 
+def test_a_run_from_git_whose_last_task_the_api_server_would_refuse_ends_before_its_first(run: ClusterRun) -> None:
+    volume = {"name": "data", "mountPath": "/data", "source": {"persistentVolumeClaim": {"claim": "x"}}}
+    pool = {"cpu": "100m", "memory": "64Mi", "nodeSelector": {"test": run.namespace}}
+    run.write(train={"workers": 2}, cluster={"pools": {"control": pool, "rewrite": pool, "train": {**pool, "volumes": [volume]}}})
+    run.script()
+    run.lab.apply(*run.submission().objects, namespace=run.namespace)
+    status = run.until(lambda status: status.ended)
+    assert (status.state, status.exit_code) == ("failed", 9)
+    assert f"the API server refuses pytorchjob.kubeflow.org/{run.name}-train-tuned" in str(status.message)
+    assert str(status.message).endswith("correct cluster.pools.train")
+    assert set(attempts(run).values()) == {0}
+    assert "RunFailed" in {one["reason"] for one in run.lab.get("events", namespace=run.namespace)["items"]}
+    run.until_only_the_record_is_left()
+
+
 @pytest.mark.parametrize("task", ["select/tuned", "train/tuned"])
 def test_a_stage_that_takes_longer_than_it_may_ends_the_run(run: ClusterRun, task: str) -> None:
     run.write(cluster={"timeouts": {"stage": 60}})

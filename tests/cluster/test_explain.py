@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -16,6 +15,7 @@ from dailctl.kube.resources import DEPLOYMENT, EVENT, JOB, NODE, POD, PVC, PYTOR
 from dailctl.observe.any_job import any_submission
 from dailctl.observe.doctor import diagnose
 from tests.lab.control_plane import ControlPlane
+from tests.support.admission import denied
 from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -174,37 +174,11 @@ def test_the_operators_webhook_denies(control_plane: ControlPlane, namespace: st
     assert "must be 1" in cause.sentence
 
 
-@contextlib.contextmanager
-def policy(lab: ControlPlane, space: str, group: str = "", resource: str = "services") -> Iterator[None]:
-    version = "admissionregistration.k8s.io/v1"
-    rule = {"apiGroups": [group], "apiVersions": ["*"], "operations": ["CREATE"], "resources": [resource]}
-    meta = {"name": f"no-{resource}-{space}"}
-    spec = {"matchConstraints": {"resourceRules": [rule]}, "validations": [{"expression": "false", "message": f"{resource} cost money"}]}
-    lab.apply({"apiVersion": version, "kind": "ValidatingAdmissionPolicy", "metadata": meta, "spec": spec})
-    where = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": space}}}
-    binding = {"policyName": meta["name"], "validationActions": ["Deny"], "matchResources": where}
-    lab.apply({"apiVersion": version, "kind": "ValidatingAdmissionPolicyBinding", "metadata": meta, "spec": binding})
-    try:
-        yield
-    finally:
-        lab.kubectl("delete", "validatingadmissionpolicy,validatingadmissionpolicybinding", meta["name"])
-
-
 def test_an_admission_policy_denies(control_plane: ControlPlane, namespace: str) -> None:
     client = Client(load_access(control_plane.kubeconfig, namespace=namespace), patience=30)
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x"}, "spec": {"ports": [{"port": 80}]}}
-    with policy(control_plane, namespace):
-
-        def refused_now() -> Cause | None:
-            try:
-                client.apply(service, "test", dry_run=True)
-            except ApiError as err:
-                return refused(str(err), "service/x")
-            return None
-
-        # The API server takes a new policy up after a moment.
-        cause = wait_for(refused_now, lambda cause: cause is not None)
-    assert cause is not None
+    with denied(control_plane, namespace, "services", "services cost money"):
+        cause = refusal(client, service)
     assert cause.name == "PolicyDenied"
     assert "services cost money" in cause.sentence
 
@@ -216,8 +190,8 @@ def test_doctor_takes_nobody_elses_refusal_for_the_operators(control_plane: Cont
         return next(one.detail for one in diagnose(client, any_submission(namespace), real=False) if one.name == "operator")
 
     assert operator() == "the Kubeflow training operator answers"
-    with policy(control_plane, namespace, "kubeflow.org", "pytorchjobs"):
-        wait_for(operator, lambda said: said != "the Kubeflow training operator answers")
+    with denied(control_plane, namespace, "pytorchjobs.kubeflow.org", "training costs money"):
+        assert operator() != "the Kubeflow training operator answers"
 
 
 def test_a_missing_right_is_named(control_plane: ControlPlane, namespace: str) -> None:

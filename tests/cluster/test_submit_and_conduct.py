@@ -7,15 +7,16 @@ from collections.abc import Callable
 
 import pytest
 
+import dail_runtime
 from dail_runtime.errors import TransientError
 from dailctl.conductor.archive import Archive
 from dailctl.conductor.decide import Live
-from dailctl.conductor.eyes import RUN_LABEL
 from dailctl.conductor.hands import Hands, manifests_of
 from dailctl.conductor.status import fresh_status
 from dailctl.conductor.store import RunStore
 from dailctl.kube import Conflict
 from dailctl.kube.resources import CONFIG_MAP, JOB, Object, name_of
+from dailctl.render.names import RUN_LABEL
 from dailctl.render.record import run_of_record
 from tests.support.cluster_run import ClusterRun
 
@@ -37,7 +38,8 @@ def test_a_run_comes_to_its_end_and_only_its_record_is_left(run: ClusterRun) -> 
     logs = {info.key for info in root.list("logs/")}
     for task in status.tasks:
         assert any(key.startswith(f"logs/{task.name}/{run.name}/attempt-1/") for key in logs), logs
-    assert any(key.startswith(f"logs/conductor/{run.name}/") for key in logs)
+    own = next(key for key in logs if key.startswith(f"logs/conductor/{run.name}/"))
+    assert f"dail {dail_runtime.__version__} conducts {run.name}".encode() in root.get(own)
     events = {one["reason"] for one in run.lab.get("events", namespace=run.namespace)["items"]}
     assert {"TaskStarted", "TaskDone", "RunDone"} <= events
 

@@ -7,7 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from dailctl.preflight import check_cluster
 from tests.lab.components import wait_until
+from tests.support.admission import denied
+from tests.support.cli import dailctl
 from tests.support.cluster_run import ClusterRun
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -81,6 +84,66 @@ def test_pods_that_no_node_takes(run: ClusterRun) -> None:
         cluster={**cluster_of(run), "pools": {"control": pool(run), "rewrite": pool(run, gpus=1), "train": {"nodeSelector": {"x": "y"}}}}
     )
     assert_refused(run, 9, "no node of the cluster takes the pods of trainer (node selector, affinity, taints)")
+
+
+def test_what_the_api_server_would_refuse_of_a_task_in_hours_is_told_now(run: ClusterRun) -> None:
+    wrong = pool(run, gpus=1, affinity={"nodeAffinity": {"required": {}}})
+    run.write(cluster={**cluster_of(run), "pools": {"control": pool(run), "rewrite": pool(run, gpus=1), "train": wrong}})
+    assert_refused(
+        run,
+        9,
+        f"the API server refuses pytorchjob.kubeflow.org/{run.name}-train-tuned: PyTorchJob in version",
+    )
+    assert "nodeAffinity.required" in run.said[-1].err
+    assert run.said[-1].errors[-1].endswith("correct cluster.pools.train")
+    wrong = pool(run, volumes=[{"name": "data", "mountPath": "/data", "source": {"persistentVolumeClaim": {"claim": "x"}}}])
+    run.write(cluster={**cluster_of(run), "pools": {"control": wrong, "rewrite": pool(run, gpus=1), "train": pool(run, gpus=1)}})
+    said = run.submit()
+    assert said.code == 9
+    assert all(line.endswith("correct cluster.pools.control") for line in said.errors if line.startswith("error: "))
+
+
+def test_what_the_pods_name_and_the_namespace_lacks(run: ClusterRun) -> None:
+    def volume(name: str, source: dict[str, object]) -> dict[str, object]:
+        return {"name": name, "mountPath": f"/{name}", "source": source}
+
+    volumes = [volume("a", {"secret": {"secretName": "no-secret"}}), volume("b", {"configMap": {"name": "no-map"}})]
+    volumes += [volume("c", {"secret": {"secretName": "x", "optional": True}}), volume("d", {"configMap": {"name": "y", "optional": True}})]
+    train = pool(run, gpus=1, volumes=volumes, runtimeClass="no-runtime", priorityClass="no-priority")
+    cache = {"size": "1Gi", "storageClass": "no-storage"}
+    run.write(cluster={**cluster_of(run), "cache": cache, "pools": {"control": pool(run), "rewrite": pool(run, gpus=1), "train": train}})
+    assert_refused(
+        run,
+        9,
+        f"namespace {run.namespace} has no secret no-secret; create it",
+        "there is no ConfigMap no-map; create it, or correct the pools' volumes",
+        "there is no PriorityClass no-priority; create it, or correct cluster.pools.*.priorityClass",
+        "there is no RuntimeClass no-runtime; create it, or correct cluster.pools.*.runtimeClass",
+        "there is no StorageClass no-storage; create it, or correct cluster.cache.storageClass",
+    )
+
+
+def test_what_a_policy_of_the_cluster_denies_of_the_run_itself(run: ClusterRun) -> None:
+    with denied(run.lab, run.namespace, "jobs.batch", "no jobs on Fridays"):
+        assert_refused(run, 9, "no jobs on Fridays")
+
+
+def test_what_a_policy_of_the_cluster_denies_of_a_task_is_a_warning(run: ClusterRun) -> None:
+    made = run.submission()
+    with denied(run.lab, run.namespace, "pytorchjobs.kubeflow.org", "no training on Fridays"):
+        (found,) = check_cluster(run.client(), made.objects, made.stages)
+    assert "no training on Fridays" in found.sentence
+    assert not found.final, "it is the conductor that will ask, and not now"
+
+
+def test_without_a_terminal_nothing_is_submitted_unless_it_is_said(run: ClusterRun) -> None:
+    before = run.left()
+    said = dailctl("submit", "-f", run.file, "--kubeconfig", run.kubeconfig)
+    assert said.code == 2
+    assert f"run {run.name} in namespace {run.namespace}" in said.err, "the plan is told first"
+    assert said.errors[-1] == "error: submit asks before it starts a run, and there is no terminal to ask on; say --yes"
+    assert run.left() == before
+    assert list(run.submission().run.root.list("jobs/")) == []
 
 
 def test_a_store_that_is_a_folder(run: ClusterRun) -> None:
@@ -184,10 +247,16 @@ def no_pytorch_jobs(run: ClusterRun) -> Iterator[None]:
     """The cluster without the training operator's API."""
     crd = run.lab.get("crd", "pytorchjobs.kubeflow.org")
     run.lab.kubectl("delete", "crd", "pytorchjobs.kubeflow.org")
+
+    def known() -> bool:
+        return "PyTorchJob" in {one["kind"] for one in run.client().resources("kubeflow.org/v1") or ()}
+
+    # The API server takes a moment to forget a kind, and to know it again.
+    assert wait_until(lambda: not known(), 60)
     yield
     meta = {"name": crd["metadata"]["name"], "annotations": crd["metadata"].get("annotations", {})}
     run.lab.apply({"apiVersion": crd["apiVersion"], "kind": crd["kind"], "metadata": meta, "spec": crd["spec"]})
-    assert wait_until(lambda: "PyTorchJob" in {one["kind"] for one in run.client().resources("kubeflow.org/v1") or ()}, 60)
+    assert wait_until(known, 60)
     # It notices by itself, but only after a while.
     run.lab.component("training-operator").kill()
     run.lab.start("training-operator")

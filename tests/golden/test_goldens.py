@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from dail_runtime.spec.pool import OWN_ENVIRONMENT, OWN_PATHS, OWN_VOLUMES
+from dailctl.explain.objects import pool_of
 from dailctl.render.chart import task_objects
 from dailctl.render.check import pods_of
 from dailctl.render.names import conductor_job, conductor_of, tasks_of
@@ -47,6 +48,12 @@ def test_every_pod_has_what_dail_says_it_sets_and_nothing_a_pool_could_collide_w
         assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
 
 
+def templates_of(one: dict[str, Any]) -> list[dict[str, Any]]:
+    """Pod templates of an object."""
+    replicas = one["spec"].get("pytorchReplicaSpecs", {}).values()
+    return [made["template"] for made in (one["spec"], *replicas) if "template" in made]
+
+
 def selects(selector: str, labels: dict[str, str]) -> bool:
     """Whether a label selector (KEY=VALUE or KEY, separated by commas) chooses what has these labels."""
     wanted = [one.partition("=") for one in selector.split(",")]
@@ -64,9 +71,7 @@ def test_what_dailctl_looks_for_is_what_the_chart_makes(case: str) -> None:
     assert not selects(tasks_of(run), job["spec"]["template"]["metadata"]["labels"])
     for task in found.run.tasks:
         for one in task_objects(found.objects[0], task):
-            templates = [one["spec"]["template"]] if "template" in one["spec"] else []
-            templates += [replica["template"] for replica in one["spec"].get("pytorchReplicaSpecs", {}).values()]
-            for labels in (made["metadata"]["labels"] for made in (one, *templates)):
+            for labels in (made["metadata"]["labels"] for made in (one, *templates_of(one))):
                 assert selects(tasks_of(run, task.slug), labels)
                 assert not selects(conductor_of(run), labels)
 
@@ -82,7 +87,9 @@ def test_pods_of_a_pool_inherit_all_of_it(case: str) -> None:
     pools = found.job.spec.cluster.pools
     for task in found.run.tasks:
         for one in task_objects(found.objects[0], task):
-            pool = pools.rewrite if one["kind"] == "Deployment" else getattr(pools, task.pool)
+            name = "rewrite" if one["kind"] == "Deployment" else task.pool
+            pool = getattr(pools, name)
+            assert {pool_of(made) for made in templates_of(one)} <= {f"cluster.pools.{name}"}, "what explanations name"
             for _, pod in pods_of(one):
                 assert pod.get("nodeSelector", {}) == pool.node_selector
                 assert [one["key"] for one in pod.get("tolerations", [])] == [one.key for one in pool.tolerations]
