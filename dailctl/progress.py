@@ -88,7 +88,11 @@ class View:
         self._line("stopping: waiting until the stage has saved (once more, and it is killed)")
 
     def _line(self, text: str) -> None:
-        output.talk(f"{self._label}: {text}")
+        output.talk(self._labelled(text))
+
+    def _labelled(self, text: str) -> str:
+        """With the task, once there is one."""
+        return f"{self._label}: {text}" if self._label else text
 
 
 class LiveView(View):
@@ -152,7 +156,7 @@ class LiveView(View):
     def _line(self, text: str) -> None:
         # The terminal may be closed; the stage at work must still be able to save.
         with contextlib.suppress(OSError):
-            self._console.print(output.printable(f"{self._label}: {text}"), markup=False, highlight=False, soft_wrap=True)
+            self._console.print(output.printable(self._labelled(text)), markup=False, highlight=False, soft_wrap=True)
 
 
 def view_for_stderr() -> View:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from datetime import UTC, datetime
 
 from dail_runtime.errors import ClusterError, TransientError
+from dail_runtime.spec.kubernetes import QUEUE_LABEL
 from dailctl.conductor.pods import is_over
 from dailctl.conductor.status import RunStatus, TaskStatus, read_status
 from dailctl.explain import Seen, why_waiting
 from dailctl.explain.endings import ends_of, last_line
 from dailctl.kube import Client
 from dailctl.kube.cache import Cache
-from dailctl.kube.resources import CONFIG_MAP, EVENT, JOB, POD, Object, condition_of
+from dailctl.kube.resources import CONFIG_MAP, EVENT, JOB, POD, Object, condition_of, label_of
 from dailctl.progress import View
 from dailctl.render.names import conductor_job, conductor_of
 from dailctl.render.record import RunRecord
@@ -57,33 +57,38 @@ def follow(client: Client, record: RunRecord, view: View, *, generation: int) ->
                 if status.ended:
                     return status
             pods = conductors.objects()
-            _look_at_conductor(client, record, pods, silent=time.monotonic() - began > SILENT)
+            teller.say(_conductor_waits(client, record, pods, silent=time.monotonic() - began > SILENT))
             changed.wait(LOOK)
     finally:
         records.stop()
         conductors.stop()
 
 
-def _look_at_conductor(client: Client, record: RunRecord, pods: list[Object], *, silent: bool) -> None:
-    """Raise where the run cannot go on because its conductor does not."""
-    for pod in pods:
-        cause = why_waiting(pod, Seen(pods=(pod,)), datetime.now(UTC))
-        if cause is not None and cause.final:
+def _conductor_waits(client: Client, record: RunRecord, pods: list[Object], *, silent: bool) -> str | None:
+    """Why the run's conductor does not work yet, where it is known; raises where the run cannot go on for that."""
+    causes = [cause for pod in pods if (cause := why_waiting(pod, Seen(pods=(pod,)), client.now()))]
+    for cause in causes:
+        if cause.final:
             raise ClusterError(f"the run's conductor does not start: {cause.told}; cancel with dailctl delete {record.name}")
     if pods and not all(is_over(pod) for pod in pods):
-        return
+        return f"the run's conductor waits: {causes[0].told}" if causes else None
     if not pods and not silent:
-        return
+        return None
     job = client.find(JOB, conductor_job(record.name))
     failed = condition_of(job, "Failed") if job is not None else None
     if failed:
         ended = [one for pod in pods for one in ends_of(pod)]
         words = last_line(ended[-1].said) if ended else str(failed.get("message", ""))
         raise ClusterError(f"the run's conductor failed: {words}; when that is mended, submit again to go on")
+    if job is not None and job["spec"].get("suspend"):
+        queue = label_of(job, QUEUE_LABEL)
+        waits = f"waits for the queue {queue} to admit it" if queue else "is suspended"
+        return f"the run's conductor {waits}; dailctl describe {record.name} says more"
     if not pods and job is not None:
         why = _refused_pods(client, str(job["metadata"]["name"]))
         if why is not None:
             raise ClusterError(f"the cluster makes no pod for the run's conductor: {why}; mend it, the run then starts by itself")
+    return None
 
 
 def _refused_pods(client: Client, job: str) -> str | None:
@@ -103,6 +108,12 @@ class _Teller:
         self._message: str | None = None
         self._shown: str | None = None
 
+    def say(self, sentence: str | None) -> None:
+        """A sentence about the run, once."""
+        if sentence is not None and sentence != self._message:
+            self._message = sentence
+            self._view.say(sentence)
+
     def tell(self, status: RunStatus) -> None:
         """What is new in this status."""
         for number, task in enumerate(status.tasks, 1):
@@ -113,9 +124,8 @@ class _Teller:
                 continue
             self._at_work(number, task)
             break
-        if status.state in ("suspended",) and status.message != self._message:
-            self._message = status.message
-            self._view.say(str(status.message))
+        if status.state == "suspended":
+            self.say(status.message)
 
     def _done(self, number: int, task: TaskStatus) -> None:
         if task.name in self._told:
@@ -132,10 +142,8 @@ class _Teller:
         if task.state == "running" and self._current != (task.name, task.attempts):
             self._current = task.name, task.attempts
             self._view.started(task.attempts)
-        if task.message and task.message != self._message:
-            self._message = task.message
-            if task.state != "failed":
-                self._view.say(task.message)
+        if task.state != "failed":
+            self.say(task.message)
         if task.state == "running" and task.progress.total:
             self._view.progress(task.progress.done, task.progress.total, task.progress.unit, task.progress.figures)
 

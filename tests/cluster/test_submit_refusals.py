@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 
 import pytest
 
 from dailctl.preflight import check_cluster
+from dailctl.render.names import conductor_job
 from tests.lab.components import wait_until
 from tests.support.admission import denied
 from tests.support.cli import dailctl
@@ -203,6 +205,27 @@ def test_a_conductors_image_that_cannot_be_pulled_is_told_while_waiting(run: Clu
     said = run.submit("--wait")
     assert said.code == 9
     assert "the run's conductor does not start: the image localhost/typo:1 cannot be pulled" in said.errors[-1]
+
+
+def test_why_a_run_does_not_begin_is_told_to_whoever_waits(run: ClusterRun) -> None:
+    run.write(
+        cluster={
+            **cluster_of(run),
+            "pools": {"control": {**pool(run), "nodeSelector": {"x": "y"}}, "rewrite": pool(run), "train": pool(run)},
+        }
+    )
+    waiting = run.submitting("--wait", "--any-nodes")
+    try:
+        said = iter(waiting.stderr or ())
+        waits = next(line for line in said if "the run's conductor waits: " in line)
+        assert "no node" in waits, waits
+        patch = json.dumps({"metadata": {"labels": {"kueue.x-k8s.io/queue-name": "team-a"}}, "spec": {"suspend": True}})
+        run.lab.kubectl("patch", "job", conductor_job(run.name), "--namespace", run.namespace, "--type=merge", f"--patch={patch}")
+        queued = next(line for line in said if "waits for the queue" in line)
+        assert queued.startswith("the run's conductor waits for the queue team-a to admit it; dailctl describe")
+    finally:
+        waiting.kill()
+        waiting.communicate()
 
 
 def test_dry_runs_change_nothing(run: ClusterRun) -> None:
