@@ -83,7 +83,7 @@ class ControlPlane(Cluster):
     def requests(self, user: str = "") -> list[Object]:
         lines = (self.folder / "audit.jsonl").read_text().splitlines()
         events = [json.loads(line) for line in lines]
-        return [event for event in events if not user or event["user"]["username"] == user]
+        return [event for event in events if not user or event["user"].get("username") == user]
 
     @contextlib.contextmanager
     def nodes(self, count: int = 1, **shape: Any) -> Iterator[list[str]]:
