@@ -143,7 +143,7 @@ class ClusterRun:
             self.status,
             lambda status: status is not None and reached(status),
             moves=lambda status: (status, len(self.kubelet.started), self.kubelet.pods()),
-            told=lambda status: f"{status}\n{self.kubelet.log_of(self.name + '-conductor')[-3000:]}",
+            told=lambda status: f"{status}\n{self.kubelet.log_of(self.name + '-conductor-*')[-3000:]}",
             seconds=seconds,
         )
         assert found is not None, "that is what was waited for"
