@@ -42,6 +42,7 @@ class Cache:
         self._chosen: dict[str, Any] = {"labels": labels, "fields": fields, "namespace": namespace, "metadata_only": metadata_only}
         self._objects: dict[str, Object] = {}
         self._version: str | None = None
+        self._listed = float("-inf")
         self._synced = threading.Event()
         self._end = threading.Event()
         self._lock = threading.Lock()
@@ -92,14 +93,17 @@ class Cache:
                 self._list_and_watch()
             except Gone:
                 self._version = None
+                if time.monotonic() - self._listed > longest:
+                    # As after a restart of the API server: what was missed meanwhile is not to wait any longer.
+                    continue
             except TransientError:
                 pass
             except ApiError as err:
-                # A right that was taken away may be given back; a missing API may be installed. Keep asking, rarely.
+                # A right that was taken away may be given back, also one that the API server did not know of at its start; a
+                # missing API may be installed. Keep asking, ever more rarely.
                 self._version, self.refused = None, err
                 self._synced.set()
                 self._changed()
-                pause = longest
             pause = shortest if time.monotonic() - began > longest else min(2 * pause, longest)
             self._end.wait(random.uniform(0.5, 1.0) * pause)
 
@@ -108,7 +112,7 @@ class Cache:
             objects, version = self._client.select_from(self.resource, **self._chosen)
             with self._lock:
                 self._objects = {self._key(one): one for one in objects}
-            self._version, self.refused = version, None
+            self._version, self.refused, self._listed = version, None, time.monotonic()
             self._synced.set()
             self._changed()
         for event in self._client.watch(self.resource, self._version, **self._chosen):
