@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-SILENCE = 300.0
-"""Seconds in which nothing at all has happened: then it never will."""
+SILENCE = 600.0
+"""Seconds in which nothing at all has happened: then it never will. Kubernetes' own controllers wait up to a minute between two tries
+to reach an API server that was away, and may need several."""
 LOOK = 0.2
 
 Seen = TypeVar("Seen")
