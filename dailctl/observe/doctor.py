@@ -107,11 +107,11 @@ def _operator(client: Client, namespace: str) -> CheckView:
             return CheckView(name=name, result="unknown", detail="there is no namespace to ask it in")
         return CheckView(name=name, result="failed", detail="the cluster has no PyTorchJob; install the Kubeflow training operator 1.9")
     except DailError as err:
-        if _by_operator(str(err)):
-            return CheckView(name=name, result="ok", detail="the Kubeflow training operator answers")
         cause = refused(str(err), "a PyTorchJob")
         if cause.name == WEBHOOK_DOWN.name:
             return CheckView(name=name, result="failed", detail=cause.told)
+        if _by_operator(str(err)):
+            return CheckView(name=name, result="ok", detail="the Kubeflow training operator answers")
         if not isinstance(err, Forbidden) and cause.name not in (WEBHOOK.name, POLICY.name):
             return CheckView(name=name, result="unknown", detail=str(err))
     # Nobody refused it, or someone else did before it came to the operator.
