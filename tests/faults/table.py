@@ -22,6 +22,7 @@ MOMENTS = "20"
 KILLS, CONDUCT, CLUSTER = "tests/faults/test_kill_{}.py", "tests/cluster/test_conductor_faults.py", "tests/cluster/test_faults.py"
 S3, FILE, LAUNCH = "tests/store/test_s3.py", "tests/unit/test_store_file.py", "tests/faults/test_launch.py"
 NODE = "tests/faults/test_on_a_node.py"
+SERVERS, DRIVER = "tests/engine/test_vllm_http.py", "tests/engine/test_vllm_http_stages.py"
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,22 @@ ROWS = (
             f"{CONDUCT}::test_a_killed_worker_ends_the_attempt_of_its_group",
             f"{CONDUCT}::test_a_killed_worker_of_an_elastic_group_is_started_again_by_the_operator",
         ),
+    ),
+    Row(
+        "A model server is killed, stopped, hangs or fails at everything (real vLLM)",
+        "The others draw its responses, or it does when it is back: none is lost, none comes twice.",
+        (
+            f"{DRIVER}::test_a_server_is_killed_and_another_comes_while_the_driver_works",
+            f"{DRIVER}::test_sigterm_lets_a_server_finish_what_it_draws",
+            f"{SERVERS}::test_faulty_replicas_lose_and_double_nothing",
+            f"{SERVERS}::test_a_replica_that_hangs_is_given_up_and_its_responses_are_drawn_elsewhere",
+            f"{SERVERS}::test_a_replica_that_looks_well_and_fails_at_everything_takes_no_work_from_the_others",
+        ),
+    ),
+    Row(
+        "The driver of the model servers is killed",
+        "The next attempt asks for what is not stored.",
+        (f"{DRIVER}::test_a_killed_driver_is_finished_by_the_next_attempt",),
     ),
     Row(
         "A pod's process is killed on its node (real kubelet)",
