@@ -34,6 +34,7 @@ from dailctl.conductor.store import RunStore, run_store
 from dailctl.kube import Client, Conflict, Forbidden, Invalid, NotFound, Refusals, Unauthorized, load_access
 from dailctl.kube.resources import CONFIG_MAP, Object, owner_reference, uid_of
 from dailctl.preflight.admission import refused_objects
+from dailctl.render.names import COMPONENT_LABEL
 from dailctl.render.record import RunRecord, run_of_record
 
 PATIENCE = 60.0
@@ -88,7 +89,7 @@ def conduct(client: Client, name: str, pod: str | None) -> RunStatus | None:
         say(f"run {name} was deleted")
         return None
     record = run_of_record(held.get("data") or {})
-    labels = {**(held["metadata"].get("labels") or {}), "app.kubernetes.io/component": "conductor"}
+    labels = {**(held["metadata"].get("labels") or {}), COMPONENT_LABEL: "conductor"}
     changed, lost = threading.Event(), threading.Event()
 
     def lose() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from dailctl.kube.resources import Object, label_of, name_of
+from dailctl.render.names import COMPONENT_LABEL, STAGE_LABEL
 
 OWN_CONTAINERS = frozenset({"conductor", "pytorch", "server", "stage"})
 """Names that the chart gives; any other container was put into the pod by an operator or a webhook."""
@@ -52,7 +53,7 @@ def extended_of(pod: Object) -> dict[str, int]:
 
 def pool_of(pod: Object) -> str:
     """Where the job file says what this pod gets: `cluster.pools.train`."""
-    component, stage = label_of(pod, "app.kubernetes.io/component"), label_of(pod, "dail.dev/stage")
+    component, stage = label_of(pod, COMPONENT_LABEL), label_of(pod, STAGE_LABEL)
     if component == "server" or (component == "stage" and stage in ("rewrite", "check", "evaluate")):
         return "cluster.pools.rewrite"
     if component == "trainer" or (component == "driver" and stage == "check"):

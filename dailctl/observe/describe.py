@@ -14,10 +14,10 @@ from dailctl.observe.model import CauseView, EventView, PodView, RunDescription,
 from dailctl.observe.runs import Held, view_of
 from dailctl.observe.seen import Gathered
 from dailctl.observe.tables import event_table, pod_table, task_table
+from dailctl.render.names import COMPONENT_LABEL
 from dailctl.render.record import RunRecord
 
 LAST_EVENTS = 12
-COMPONENT = "app.kubernetes.io/component"
 
 
 def description(held: Held, found: Gathered, now: datetime) -> RunDescription:
@@ -37,7 +37,7 @@ def description(held: Held, found: Gathered, now: datetime) -> RunDescription:
         for cause in explain(found.seen(task), now)
     )
     conductors = [
-        pod for pod in found.everything.pods if label_of(pod, COMPONENT) == "conductor" and status_of(pod).get("phase") == "Running"
+        pod for pod in found.everything.pods if label_of(pod, COMPONENT_LABEL) == "conductor" and status_of(pod).get("phase") == "Running"
     ]
     return RunDescription(
         **dict(run),
@@ -66,7 +66,7 @@ def pod_view(pod: Object, task: str) -> PodView:
     return PodView(
         name=name_of(pod),
         task=task,
-        component=label_of(pod, COMPONENT) or "?",
+        component=label_of(pod, COMPONENT_LABEL) or "?",
         state=pod_state(pod),
         ready=conditions_of(pod).get("Ready", {}).get("status") == "True",
         restarts=sum(int(status.get("restartCount", 0)) for _, status in containers_of(pod)),

@@ -20,6 +20,7 @@ from dailctl.preflight.finding import Pods, pods_of
 from dailctl.preflight.needs import missing_apis, missing_namespace, missing_references, missing_secrets
 from dailctl.preflight.nodes import unfit, willing
 from dailctl.preflight.rights import missing_rights
+from dailctl.render.names import COMPONENT_LABEL, STAGE_LABEL
 from dailctl.submit.compose import Submission
 
 LEAST_VERSION = (1, 30)
@@ -158,8 +159,8 @@ def _nodes(client: Client, pods: list[Pods]) -> list[CheckView]:
     views: dict[str, CheckView] = {}
     for one in pods:
         labels = one.template["metadata"].get("labels") or {}
-        name = f"nodes: {labels.get('app.kubernetes.io/component', one.owner['kind'])}"
-        if stage := labels.get("dail.dev/stage"):
+        name = f"nodes: {labels.get(COMPONENT_LABEL, one.owner['kind'])}"
+        if stage := labels.get(STAGE_LABEL):
             name += f" of {stage}"
         takes = len(willing(one.template["spec"], nodes))
         view = _verdict(name, unfit([one], nodes), f"{takes} of {len(nodes)} nodes take its pods")

@@ -34,7 +34,7 @@ from dailctl.kube.resources import (
 )
 from dailctl.observe.model import Leftover, RunView
 from dailctl.observe.runs import list_runs
-from dailctl.render.names import RUN_LABEL, TASK_LABEL, conductor_job
+from dailctl.render.names import COMPONENT_LABEL, RUN_LABEL, TASK_LABEL, conductor_job
 
 KINDS = (JOB, PYTORCH_JOB, DEPLOYMENT, SERVICE, PDB, NETWORK_POLICY, LEASE, ROLE_BINDING, ROLE, SERVICE_ACCOUNT, PVC, POD)
 """Everything that a run may consist of, besides its record. What holds pods goes first."""
@@ -127,7 +127,7 @@ def reason_of(obj: Object, run: RunView | None, conducted: bool, now: datetime) 
 
 def _old_records(client: Client, runs: Iterable[RunView], namespace: str | None, older: timedelta, now: datetime) -> Iterator[Found]:
     old = {(run.namespace, run.name): run for run in runs if run.finished is not None and now - run.finished >= older}
-    records = client.select(CONFIG_MAP, namespace=namespace, labels="app.kubernetes.io/component=record", metadata_only=True)
+    records = client.select(CONFIG_MAP, namespace=namespace, labels=f"{COMPONENT_LABEL}=record", metadata_only=True)
     for one in records:
         run = old.get((str(one["metadata"]["namespace"]), name_of(one)))
         if run is not None and run.finished is not None:

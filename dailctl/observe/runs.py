@@ -16,10 +16,10 @@ from dailctl.conductor.status import RunStatus, RunSummary, fresh_status, read_s
 from dailctl.kube import Client, NotFound
 from dailctl.kube.resources import CONFIG_MAP, Object, label_of, name_of, uid_of
 from dailctl.observe.model import RunView
-from dailctl.render.names import JOB_LABEL
+from dailctl.render.names import COMPONENT_LABEL, JOB_LABEL
 from dailctl.render.record import RUN, RunRecord, run_of_record
 
-RECORDS = "app.kubernetes.io/name=dail,app.kubernetes.io/component=record"
+RECORDS = f"app.kubernetes.io/name=dail,{COMPONENT_LABEL}=record"
 """Selects the records of runs."""
 AT_ONCE = 16
 UNREAD = RunSummary()

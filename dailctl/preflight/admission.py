@@ -14,9 +14,8 @@ from dailctl.explain.refusals import refused
 from dailctl.kube import Client, Forbidden, Invalid
 from dailctl.kube.resources import Object, label_of, shown
 from dailctl.preflight.finding import Finding, pods_of
-from dailctl.render.names import COMPONENT_LABEL, TASK_LABEL
+from dailctl.render.names import COMPONENT_LABEL, STAGE_LABEL, TASK_LABEL
 
-STAGE_LABEL = "dail.dev/stage"
 AT_ONCE = 16
 DENIALS = ("admission webhook", "ValidatingAdmissionPolicy", "exceeded quota", "failed quota", "LimitRange")
 """Words by which a refusal that comes from a cluster's policies is told from a missing right."""

@@ -12,6 +12,7 @@ from dail_runtime.spec.kubernetes import quantity
 from dailctl.explain.scheduling import PASSING_TAINT, tolerates
 from dailctl.kube.resources import Object
 from dailctl.preflight.finding import Finding, Pods
+from dailctl.render.names import COMPONENT_LABEL
 
 REMEDY = "correct cluster.pools, or submit with --any-nodes where the cluster adds nodes on demand"
 
@@ -23,7 +24,7 @@ def unfit(pods: Iterable[Pods], nodes: Sequence[Object]) -> list[Finding]:
         spec = one.template["spec"]
         takers = willing(spec, nodes)
         room = sum(_room(node, requests_of(spec)) for node in takers)
-        component = (one.template["metadata"].get("labels") or {}).get("app.kubernetes.io/component", one.owner["kind"])
+        component = (one.template["metadata"].get("labels") or {}).get(COMPONENT_LABEL, one.owner["kind"])
         asked = ", ".join(f"{name}: {amount}" for name, amount in _shown(spec).items())
         if not takers:
             sentence = f"no node of the cluster takes the pods of {component} (node selector, affinity, taints); {REMEDY}"

@@ -12,7 +12,7 @@ TASK_NAME = 51
 and their Services may have 63 (a DNS label, RFC 1123)."""
 RUN_DIGEST = 8
 JOB_LABEL, RUN_LABEL, TASK_LABEL = "dail.dev/job", "dail.dev/run", "dail.dev/task"
-COMPONENT_LABEL = "app.kubernetes.io/component"
+COMPONENT_LABEL, STAGE_LABEL = "app.kubernetes.io/component", "dail.dev/stage"
 _LEAST_RUN = 12
 _HASH = 6
 

@@ -10,6 +10,7 @@ from dailctl.explain.objects import OWN_CONTAINERS, spec_of, status_of
 from dailctl.kube.resources import Object, label_of, name_of
 from dailctl.observe.runs import Held
 from dailctl.observe.seen import CONDUCTOR
+from dailctl.render.names import COMPONENT_LABEL
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def chosen_pods(pods: Iterable[Object], replica: str | None) -> list[Object]:
     found = sorted(pods, key=_order)
     if replica == EVERY:
         return found
-    servers = [pod for pod in found if label_of(pod, "app.kubernetes.io/component") == SERVER]
+    servers = [pod for pod in found if label_of(pod, COMPONENT_LABEL) == SERVER]
     own = [pod for pod in found if pod not in servers]
     ranks = [pod for pod in own if label_of(pod, _REPLICA)]
     if replica is None:
