@@ -59,6 +59,17 @@ class Process:
             wait_until(lambda: not self.alive, STOP_SECONDS)
 
 
+def owned_by(owner: int) -> list[str]:
+    """What to run a command with so that the kernel kills it when `owner`, the process that starts it, dies.
+
+    A parent that died before the kernel was told (prctl(2), PR_SET_PDEATHSIG) sends nothing; so the command
+    runs only where the parent, asked afterwards, is still the owner.
+    """
+    if not shutil.which("setpriv"):
+        return []
+    return ["setpriv", "--pdeathsig", "KILL", "--", "sh", "-c", f'[ "$PPID" = {owner} ] && exec "$@"', "owned"]
+
+
 def wait_until(ready: Callable[[], object], seconds: float) -> bool:
     """Whether `ready` came true within that time."""
     end = time.monotonic() + seconds
@@ -111,7 +122,7 @@ class Component:
         if self.process:
             return
         record = self._read()
-        guard = ["setpriv", "--pdeathsig", "KILL", "--"] if record["owned"] and shutil.which("setpriv") else []
+        guard = owned_by(os.getpid()) if record["owned"] else []
         with self.log.open("ab") as output:
             child = subprocess.Popen(
                 [*guard, *record["command"]],

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.components import Component, LabError, Process, components, wait_until
+from tests.lab.components import Component, LabError, Process, components, owned_by, wait_until
 
 
 def test_a_component_is_found_again_and_restarts_with_its_command(tmp_path: Path) -> None:
@@ -67,3 +67,11 @@ def test_the_kernel_ends_a_component_with_its_owner(tmp_path: Path) -> None:
         assert child.process is not None
         owner.kill()
     assert wait_until(lambda: child.process is None, 10)
+
+
+def test_a_component_whose_owner_died_before_the_kernel_was_told_does_not_start() -> None:
+    def run(owner: int) -> str:
+        return subprocess.run([*owned_by(owner), "echo", "ran"], stdout=subprocess.PIPE, text=True, check=False).stdout
+
+    assert run(os.getpid()) == "ran\n"
+    assert run(os.getppid()) == ""
