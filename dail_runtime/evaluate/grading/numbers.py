@@ -3,7 +3,7 @@ r"""Numbers read exactly: 073, 1,000, -3/4, 1\frac{1}{2}, 3.2 \times 10^5, 0.\ov
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from dail_runtime.evaluate.grading.units import unit_of
@@ -85,19 +85,23 @@ def equal(gold: Number, answer: Number) -> bool:
     if gold.unit and answer.unit and "?" not in (gold.unit, answer.unit) and gold.unit != answer.unit:
         return False
     if gold.percent == answer.percent:
-        return _close(gold, answer, gold.value, answer.value)
+        return _close(gold, answer)
     percent, other = (gold, answer) if gold.percent else (answer, gold)
-    return _close(percent, other, percent.value, other.value) or _close(percent, other, percent.value / 100, other.value)
+    share = replace(percent, value=percent.value / 100, decimals=None if percent.decimals is None else percent.decimals + 2)
+    return _close(percent, other) or _close(share, other)
 
 
-def _close(one: Number, two: Number, a: Fraction, b: Fraction) -> bool:
-    if a == b:
+def _close(one: Number, two: Number) -> bool:
+    apart = abs(one.value - two.value)
+    if apart == 0:
         return True
+    # Written by a program: 0.30000000000000004 is 0.3.
+    noise = max(one.digits, two.digits) > 14 and apart <= _FLOAT_NOISE * max(abs(one.value), abs(two.value))
     if (one.decimals is None) == (two.decimals is None):
-        # Two decimals written by a program: 0.30000000000000004 is 0.3.
-        return bool(one.decimals) and max(one.digits, two.digits) > 14 and abs(a - b) <= _FLOAT_NOISE * max(abs(a), abs(b))
+        return noise
     decimal = one if one.decimals is not None else two
-    return decimal.digits >= _ENOUGH_DIGITS and abs(a - b) <= Fraction(1, 10 ** (decimal.decimals or 0))
+    # Cutting and rounding move a number by less than one unit of its last digit: 100000.9 is no spelling of 100001.
+    return decimal.digits >= _ENOUGH_DIGITS and (apart < Fraction(1, 10 ** (decimal.decimals or 0)) or (noise and apart < _FLOAT_NOISE))
 
 
 def _value(parts: dict[str, str | None]) -> tuple[Fraction, int | None] | None:
