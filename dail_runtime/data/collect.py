@@ -122,6 +122,7 @@ class Collected:
 def _differ(one: str, other: str) -> bool:
     """Whether two answers certainly contradict each other: both plain numbers, and not the same one."""
     try:
-        return float(one.replace(",", "")) != float(other.replace(",", ""))
+        # Not `!=`: the answer nan is no other one than nan.
+        return abs(float(one.replace(",", "")) - float(other.replace(",", ""))) > 0
     except ValueError:
         return False

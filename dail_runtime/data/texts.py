@@ -43,12 +43,16 @@ def text_cell(value: Any, column: str) -> str:
     return value.replace("\r\n", "\n").replace("\r", "\n").strip()
 
 
+_EXACT = 2**53
+
+
 def short_cell(value: Any, column: str) -> str:
     """An id or a final answer: a text, or a number (72, and 72.0, which is how tables write it, become "72")."""
     if isinstance(value, list | tuple) and len(value) == 1:
         value = value[0]
     if isinstance(value, float | Decimal) and not is_empty(value) and math.isfinite(value) and value == int(value):
-        value = int(value)
+        # A larger float has no exact digits: 6.022e+23 is the number meant, 602200000000000027262976 is not.
+        value = int(value) if isinstance(value, Decimal) or abs(value) <= _EXACT else value
     if isinstance(value, int | float | Decimal) and not isinstance(value, bool) and not is_empty(value):
         return str(value)
     return text_cell(value, column)

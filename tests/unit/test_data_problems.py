@@ -38,6 +38,8 @@ def one(folder: Path, row: dict[str, Any], **settings: Any) -> Problem:
         ({"problem": "p", "solution": "s", "answer": 72}, "72"),
         ({"problem": "p", "solution": "s", "answer": 72.0}, "72"),
         ({"problem": "p", "solution": "s", "answer": 0.5}, "0.5"),
+        ({"problem": "p", "solution": "s", "answer": 6.022e23}, "6.022e+23"),
+        ({"problem": "p", "solution": "s", "answer": 10**23}, "1" + "0" * 23),
         ({"problem": "p", "solution": "s", "answer": " \\frac{1}{2} "}, "\\frac{1}{2}"),
         ({"problem": "p", "solution": "s", "answer": ["5"]}, "5"),
         ({"problem": "p", "solution": "so $\\boxed{7}$ or \\boxed{8}"}, "8"),
@@ -107,6 +109,12 @@ def test_a_recognised_id_may_be_missing_but_a_named_one_may_not(tmp_path: Path) 
     assert problems[1].id.startswith("p-")
     with pytest.raises(DataError, match=r"x\.jsonl:2: the column 'id' is empty"):
         read(tmp_path, rows, columns=Columns(id="id"))
+
+
+@pytest.mark.parametrize("answer", ["nan", "inf", "1,000"])
+def test_equal_answers_never_contradict_each_other(tmp_path: Path, answer: str) -> None:
+    rows = [{"problem": "p", "solution": text, "answer": answer} for text in ("s", "t")]
+    assert read(tmp_path, rows)[1].merged == 1
 
 
 BAD: list[tuple[Any, str, str]] = [
