@@ -75,7 +75,7 @@ def read_rows(path: Path, shown: str, kind: FileFormat) -> Iterator[Row | BadRow
         return
     try:
         with path.open("rb") as raw:
-            file: IO[bytes] = cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if shown.endswith(".gz") else raw
+            file: IO[bytes] = cast("IO[bytes]", gzip.GzipFile(fileobj=raw)) if shown.lower().endswith(".gz") else raw
             yield from (_json if kind == "json" else _json_lines)(file, shown)
     except (gzip.BadGzipFile, EOFError, zlib.error):
         raise DataError(f"{shown}: the gzip file is damaged or cut off; copy it again") from None
@@ -155,11 +155,12 @@ def _json(file: IO[bytes], shown: str) -> Iterator[Row | BadRow]:
     text = data.decode("utf-8-sig", "surrogateescape")
     decoder = json.JSONDecoder()
     position = _array_start(text, shown, decoder)
+    alone = not text[: position - 1].strip()
     line, counted = text.count("\n", 0, position) + 1, position
     while True:
         position = _after_space(text, position)
         if text[position : position + 1] == "]":
-            return
+            break
         line, counted = line + text.count("\n", counted, position), position
         place = f"{shown}:{line}"
         try:
@@ -179,6 +180,10 @@ def _json(file: IO[bytes], shown: str) -> Iterator[Row | BadRow]:
             what = "the list of rows has no end; check whether the file was cut off" if cut else "no comma after this row; correct it"
             yield BadRow(place, "not_json", what)
             return
+    behind = _after_space(text, position + 1)
+    if alone and text[behind:]:
+        place = f"{shown}:{text.count(chr(10), 0, behind) + 1}"
+        yield BadRow(place, "not_json", "more follows after the list of rows; put all rows into one list")
 
 
 def _array_start(text: str, shown: str, decoder: json.JSONDecoder) -> int:
@@ -188,6 +193,8 @@ def _array_start(text: str, shown: str, decoder: json.JSONDecoder) -> int:
         raise DataError(f"{shown}: the file is empty; it should hold a list of rows")
     if text[position] == "[":
         return position + 1
+    if HALF_PAIR.match(text, position):
+        raise DataError(f"{shown}:1: the file is not UTF-8; {REMEDY}")
     wanted = f"a list of rows, or an object with such a list under {WRAPPERS[0]!r}"
     if text[position] != "{":
         raise DataError(f"{shown}:1: the file does not hold {wanted}; correct it")
@@ -197,6 +204,8 @@ def _array_start(text: str, shown: str, decoder: json.JSONDecoder) -> int:
             lines = "\n" not in text[position : first[1]]
             remedy = "so it is JSON Lines; write data.format: jsonl" if lines else "each over several lines; put them into one list"
             raise DataError(f"{shown}: the file holds several JSON values, {remedy}")
+        if not any(key in WRAPPERS and isinstance(value, list) for key, value in first[0].items()):
+            raise DataError(f"{shown}: the file does not hold {wanted}; its keys are: {', '.join(first[0]) or '(none)'}")
         position += 1
         while True:
             key, position = decoder.raw_decode(text, _after_space(text, position))
@@ -204,10 +213,7 @@ def _array_start(text: str, shown: str, decoder: json.JSONDecoder) -> int:
             if key in WRAPPERS and text[position] == "[":
                 return position + 1
             _, position = decoder.raw_decode(text, position)
-            position = _after_space(text, position)
-            if text[position] == "}":
-                raise DataError(f"{shown}: the file does not hold {wanted}; its keys are: {', '.join(map(str, first[0]))}")
-            position += 1
+            position = _after_space(text, position) + 1
     except (ValueError, RecursionError) as err:
         line = text.count("\n", 0, err.pos) + 1 if isinstance(err, json.JSONDecodeError) else 1
         raise DataError(f"{shown}:{line}: {_fault(err, text)}") from None
@@ -231,13 +237,27 @@ def _parquet(path: Path, shown: str) -> Iterator[Row | BadRow]:
     try:
         with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(batch_size=64):
+                names = batch.schema.names
                 for index in range(batch.num_rows):
                     number += 1
                     place = f"{shown} row {number}"
                     try:
-                        yield Row(place, batch.slice(index, 1).to_pylist()[0])
+                        yield Row(place, {name: _cell(column[index]) for name, column in zip(names, batch.columns, strict=True)})
                     except UnicodeDecodeError:
                         yield BadRow(place, "not_utf8", f"the row holds bytes that are not UTF-8; {REMEDY}")
     except (arrow.ArrowException, OSError) as err:
         what = str(err).splitlines()[0].rstrip(".")
         raise DataError(f"{shown}: cannot be read as parquet ({what}); check that it is a whole parquet file") from None
+
+
+def _cell(scalar: Any) -> Any:
+    """The value of a parquet cell; the cell itself where Python has no value for it, such as a time in nanoseconds."""
+    if scalar.is_valid and str(scalar.type) == "float":
+        # As its 32 bits are written: read as 64 bits, an answer of 0.1 would be 0.10000000149011612.
+        return float(scalar.cast("string").as_py())
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        raise
+    except (ValueError, OverflowError):
+        return scalar

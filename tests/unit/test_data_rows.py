@@ -131,6 +131,7 @@ def test_json_lists_become_rows_with_their_lines(tmp_path: Path, text: str, line
         (b'[{"a": 1}\n', "x.json:1", "not_json"),
         (b'[{"a": 1},\n {"a": 1} {"a": 2}]', "x.json:2", "not_json"),
         (b'[{"a": 1},\n ' + b"[" * 100_000, "x.json:2", "not_json"),
+        (b'[{"a": 1}]\n[{"a": 2}]', "x.json:2", "not_json"),
     ],
 )
 def test_a_broken_row_of_a_json_file_is_told_with_its_line(tmp_path: Path, text: bytes, place: str, reason: str) -> None:
@@ -143,6 +144,8 @@ def test_a_broken_row_of_a_json_file_is_told_with_its_line(tmp_path: Path, text:
         ("x.json", b"", "x.json: the file is empty"),
         ("x.json", b"17", "x.json:1: the file does not hold a list of rows"),
         ("x.json", b'{"a": [1]}', "its keys are: a"),
+        ("x.json", b"{}", "its keys are: (none)"),
+        ("x.json", '[{"a": 1}]'.encode("utf-16"), "x.json:1: the file is not UTF-8"),
         ("x.json", b'{"a": 1}\n{"a": 2}\n', "it is JSON Lines; write data.format: jsonl"),
         ("x.json", b'{"a": \n', "x.json:2: the JSON breaks off"),
         ("x.csv", b"a,b\n", "x.csv: the ending .csv is none of .jsonl, .ndjson, .json, .parquet"),
@@ -160,7 +163,8 @@ def test_a_file_that_cannot_be_read_at_all_is_an_error(tmp_path: Path, name: str
 
 
 def test_gzip_files_are_unpacked_on_the_way(tmp_path: Path) -> None:
-    assert read(tmp_path, gzip.compress(json.dumps(GOOD).encode()), "x.jsonl.gz") == [Row("x.jsonl.gz:1", GOOD)]
+    for name in ("x.jsonl.gz", "X.JSONL.GZ"):
+        assert read(tmp_path, gzip.compress(json.dumps(GOOD).encode()), name) == [Row(f"{name}:1", GOOD)]
 
 
 def test_the_jobs_format_goes_before_the_ending() -> None:
@@ -177,6 +181,20 @@ def test_parquet_rows_keep_lists_and_missing_values(tmp_path: Path) -> None:
     assert [one.place for one in found] == ["x.parquet row 1", "x.parquet row 2"]
     assert isinstance(found[0], Row)
     assert found[0].value == {"problem": "a", "solutions": ["x", "y"], "answer": 1.0}
+
+
+def test_cells_of_parquet_that_python_has_no_value_for_spoil_nothing(tmp_path: Path) -> None:
+    late, odd = pa.array([1, 2**60], pa.timestamp("ms")), pa.array([1, 2], pa.timestamp("s", tz="Mars/Base"))
+    table = pa.table({"problem": ["a", "b"], "at": pa.array([1, 2], pa.timestamp("ns")), "late": late, "odd": odd})
+    pq.write_table(table, tmp_path / "x.parquet")
+    found = list(read_rows(tmp_path / "x.parquet", "x.parquet", "parquet"))
+    assert [one.value["problem"] for one in found if isinstance(one, Row)] == ["a", "b"]
+
+
+def test_numbers_of_32_bits_in_parquet_keep_their_digits(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"answer": pa.array([0.1, None, 2.5], pa.float32())}), tmp_path / "x.parquet")
+    found = list(read_rows(tmp_path / "x.parquet", "x.parquet", "parquet"))
+    assert [one.value["answer"] for one in found if isinstance(one, Row)] == [0.1, None, 2.5]
 
 
 def test_bytes_that_are_no_text_in_parquet_spoil_only_their_row(tmp_path: Path) -> None:
