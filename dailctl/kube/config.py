@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import ssl
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import yaml
 
-from dail_runtime.errors import ClusterError
+from dail_runtime.errors import ClusterError, UsageError
+from dail_runtime.spec.kubernetes import checked_namespace
 from dailctl.kube.plugin import ExecPlugin
 
 POD_FILES = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -42,6 +45,8 @@ class Access:
     proxy: str | None = None
     token: Callable[[bool], str | None] = field(default=lambda _: None)
     """The bearer token; True asks for a fresh one, because the server refused the last."""
+    headers: Sequence[tuple[str, str]] = ()
+    """Of every request: as whom the user wants to be seen (impersonation)."""
 
 
 def load_access(kubeconfig: Path | None = None, context: str | None = None, namespace: str | None = None) -> Access:
@@ -49,7 +54,9 @@ def load_access(kubeconfig: Path | None = None, context: str | None = None, name
 
     Raises:
         ClusterError: there is no kubeconfig, or no such context, or it is not complete.
+        UsageError: `namespace` cannot be the name of one.
     """
+    namespace = _namespace(namespace)
     paths = [kubeconfig] if kubeconfig is not None else [Path(one) for one in os.environ.get("KUBECONFIG", "").split(os.pathsep) if one]
     if not paths and not (default := Path.home() / ".kube" / "config").is_file():
         if (POD_FILES / "token").is_file():
@@ -62,17 +69,21 @@ def load_access(kubeconfig: Path | None = None, context: str | None = None, name
     chosen, _ = found.entry("contexts", "context", name)
     cluster, cluster_base = found.entry("clusters", "cluster", str(chosen.get("cluster", "")))
     user, user_base = found.entry("users", "user", str(chosen["user"])) if chosen.get("user") else ({}, Path())
-    if not cluster.get("server"):
-        raise ClusterError(f"{found.shown}: the cluster of context {name} has no server; correct the file")
+    server = str(cluster.get("server") or "").rstrip("/")
+    if not re.match(r"https?://[^/]", server):
+        has = f"the server {server!r}, which is no address" if server else "no server"
+        raise ClusterError(f"{found.shown}: the cluster of context {name} has {has}; write it as https://host:port")
+    tls = _tls(cluster, cluster_base, user, user_base)
     return Access(
-        server=str(cluster["server"]).rstrip("/"),
-        namespace=namespace or str(chosen.get("namespace") or "default"),
+        server=server,
+        namespace=namespace or _namespace(str(chosen.get("namespace") or "default")),
         user=str(user.get("as") or chosen.get("user") or "an anonymous user"),
         context=name,
-        tls=_tls(cluster, cluster_base, user, user_base),
+        tls=tls,
         server_name=cluster.get("tls-server-name"),
         proxy=cluster.get("proxy-url"),
-        token=_token(user, user_base, str(chosen.get("user")), cluster),
+        token=_token(user, user_base, str(chosen.get("user")), cluster, tls),
+        headers=_impersonation(user),
     )
 
 
@@ -95,6 +106,22 @@ def in_cluster(namespace: str | None = None) -> Access:
     )
 
 
+def _namespace(name: Any) -> Any:
+    """It becomes a part of paths: `..` would lead out of it."""
+    try:
+        return checked_namespace(name) if name else name
+    except ValueError as err:
+        raise UsageError(str(err)) from None
+
+
+def _impersonation(user: dict[str, Any]) -> list[tuple[str, str]]:
+    """Headers for `as`, `as-uid`, `as-groups` and `as-user-extra`: without them the user would act with rights of their own."""
+    found = [(f"Impersonate-{part}", str(user[name])) for name, part in (("as", "User"), ("as-uid", "Uid")) if user.get(name)]
+    found += [("Impersonate-Group", str(group)) for group in user.get("as-groups") or ()]
+    extra = user.get("as-user-extra") or {}
+    return [*found, *((f"Impersonate-Extra-{quote(str(key), safe='')}", str(one)) for key, many in extra.items() for one in many)]
+
+
 class _Kubeconfig:
     """Several files as one: the first that has an entry decides. Relative paths count from the file they stand in."""
 
@@ -109,9 +136,9 @@ class _Kubeconfig:
         names = []
         for base, file in self.files:
             for one in file.get(section) or ():
-                if one.get("name") == name:
+                if one["name"] == name:
                     return dict(one.get(key) or {}), base
-                names.append(str(one.get("name")))
+                names.append(str(one["name"]))
         has = f"it has {', '.join(sorted(names))}" if names else "it has none"
         raise ClusterError(f"{self.shown} has no {key} {name!r}; {has}")
 
@@ -124,7 +151,16 @@ class _Kubeconfig:
             raise ClusterError(f"{path} is not YAML ({' '.join(str(err).split())[:160]}); correct it") from None
         if not isinstance(found, dict):
             raise ClusterError(f"{path} is no kubeconfig; {REMEDY}")
+        for section, key in (("contexts", "context"), ("clusters", "cluster"), ("users", "user")):
+            entries = found.get(section) or []
+            if not isinstance(entries, list) or not all(_is_entry(one, key) for one in entries):
+                raise ClusterError(f"{path}: {section} is no list of entries with a name and a {key}; correct it")
         return found
+
+
+def _is_entry(one: Any, key: str) -> bool:
+    inner = one.get(key) or {} if isinstance(one, dict) and "name" in one else None
+    return isinstance(inner, dict) and isinstance(inner.get("exec") or {}, dict)
 
 
 class _FileToken:
@@ -141,13 +177,15 @@ class _FileToken:
                     self._token = self._path.read_text().strip()
                 except OSError as err:
                     raise ClusterError(f"{self._path}: the token cannot be read ({err.strerror})") from None
+                except UnicodeDecodeError:
+                    raise ClusterError(f"{self._path} holds no token; correct the kubeconfig") from None
                 self._read_at = time.monotonic()
             return self._token
 
 
-def _token(user: dict[str, Any], base: Path, name: str, cluster: dict[str, Any]) -> Callable[[bool], str | None]:
+def _token(user: dict[str, Any], base: Path, name: str, cluster: dict[str, Any], tls: ssl.SSLContext) -> Callable[[bool], str | None]:
     if user.get("exec"):
-        return ExecPlugin(user["exec"], base, name, cluster).token
+        return ExecPlugin(user["exec"], base, name, cluster, lambda certificate, key: load_certificate(tls, certificate, key)).token
     if user.get("tokenFile"):
         return _FileToken(base / str(user["tokenFile"]))
     if user.get("token"):

@@ -6,22 +6,23 @@ import contextlib
 import copy
 import json
 import random
+import re
 import socket
 import time
-import urllib.request
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import urllib3
 from urllib3.connection import HTTPConnection
-from urllib3.exceptions import HTTPError, LocationParseError, SSLError
+from urllib3.exceptions import HTTPError, LocationParseError, ProxyError, SSLError
 
 from dail_runtime.errors import ClusterError, DailError, TransientError
 from dailctl.kube.clock import ServerClock
 from dailctl.kube.config import Access
 from dailctl.kube.errors import api_error
+from dailctl.kube.proxy import proxy_for, through
 from dailctl.kube.resources import Object
 
 CONNECT, READ = 5.0, 30.0
@@ -73,8 +74,8 @@ class Transport:
         }
         if access.server_name:
             options |= {"server_hostname": access.server_name, "assert_hostname": access.server_name}
-        proxy = access.proxy or _proxy_for(access.server)
-        self._pool: urllib3.PoolManager = urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
+        proxy = access.proxy or proxy_for(access.server)
+        self._pool: urllib3.PoolManager = through(proxy, options) if proxy else urllib3.PoolManager(**options)
 
     def with_patience(self, seconds: float) -> Transport:
         """The same connections, on which requests are tried again for so long."""
@@ -92,17 +93,19 @@ class Transport:
         while True:
             try:
                 with self._opened(request) as answer:
-                    return object_in(answer.read())
-            except ValueError:
-                raise ClusterError(
-                    f"cannot {request.asked}: {self.access.server} is no Kubernetes API server; check the kubeconfig"
-                ) from None
+                    return self._object(answer.read(), request)
             except TransientError:
                 wait = random.uniform(0.5, 1.5) * pause
                 if time.monotonic() + wait > end:
                     raise
                 time.sleep(wait)
                 pause = min(2 * pause, 5.0)
+
+    def _object(self, text: bytes, request: Request) -> Object:
+        try:
+            return object_in(text)
+        except ValueError:
+            raise ClusterError(f"cannot {request.asked}: {self.access.server} is no Kubernetes API server; check the kubeconfig") from None
 
     def read(self, request: Request, keep: int | None = None) -> bytes:
         """The answer as it is, or its last `keep` bytes; not tried again."""
@@ -137,10 +140,9 @@ class Transport:
     def _send(self, request: Request, fresh: bool = False) -> urllib3.BaseHTTPResponse:
         said = {name: value for name, value in request.query.items() if value}
         url = f"{self.access.server}{request.path}{'?' + urlencode(said) if said else ''}"
-        headers = {"Accept": request.accept, "User-Agent": "dailctl"}
-        token = self.access.token(fresh)
-        if token:
-            headers["Authorization"] = f"Bearer {token}"
+        headers = urllib3.HTTPHeaderDict({"Accept": request.accept, "User-Agent": "dailctl"})
+        for name, value in (*self.access.headers, *self._authorization(fresh)):
+            headers.add(name, value)
         if request.body is not None:
             headers["Content-Type"] = request.content_type
         body = None if request.body is None else json.dumps(request.body).encode()
@@ -155,9 +157,18 @@ class Transport:
         if answer.status < 300:
             return answer
         with contextlib.closing(answer):
-            if answer.status == 401 and token and not fresh:
+            if answer.status == 401 and not fresh:
+                # A connection keeps the certificate it was opened with.
+                self._pool.clear()
                 return self._send(request, fresh=True)
             raise api_error(answer.status, _status_of(answer), request.asked, self.access.user)
+
+    def _authorization(self, fresh: bool) -> list[tuple[str, str]]:
+        token = self.access.token(fresh)
+        if token and not re.fullmatch(r"[!-~]+", token):
+            # The library would say so, too, and show the token.
+            raise ClusterError(f"the token of {self.access.user} has characters that none may have; renew it, or correct the kubeconfig")
+        return [("Authorization", f"Bearer {token}")] if token else []
 
 
 def object_in(text: bytes) -> Object:
@@ -199,6 +210,9 @@ def _unreachable(err: HTTPError, access: Access, asked: str) -> DailError:
         return ClusterError(f"cannot {asked}: the certificate of {where} is not accepted ({_brief(err)}); correct the kubeconfig")
     if isinstance(err, LocationParseError):
         return ClusterError(f"cannot {asked}: {access.server} is no address; correct the kubeconfig")
+    if isinstance(err, ProxyError):
+        said = _brief(err.original_error)
+        return TransientError(f"cannot {asked}: {where} cannot be reached through its proxy ({said}); check HTTPS_PROXY, or proxy-url")
     return TransientError(f"cannot {asked}: the cluster at {where} cannot be reached ({_brief(err)}); check the network and the kubeconfig")
 
 
@@ -207,10 +221,3 @@ def _brief(err: BaseException) -> str:
     text = " ".join(str(err).split())
     text = text.rpartition(">: ")[2] or text
     return text if len(text) <= 160 else f"{text[:157]}..."
-
-
-def _proxy_for(server: str) -> str | None:
-    """What HTTPS_PROXY and NO_PROXY say of the server."""
-    parts = urlsplit(server)
-    proxies = urllib.request.getproxies()
-    return None if urllib.request.proxy_bypass(parts.netloc) else proxies.get(parts.scheme)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import ssl
 import sys
@@ -11,9 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
-from dail_runtime.errors import ClusterError
+from dail_runtime.errors import ClusterError, UsageError
 from dailctl.kube import load_access
 from dailctl.kube.errors import ApiError, Conflict, Forbidden, Gone, Invalid, NotFound, Unauthorized, api_error
+from tests.lab.pki import Authority
 
 ASKED = "apply jobs.batch x in namespace ml"
 
@@ -93,6 +95,53 @@ def test_a_login_program_is_asked_once_and_again_when_its_token_is_refused_or_ex
     assert len(calls.read_text().splitlines()) == 4
 
 
+def test_a_login_program_may_give_a_certificate_instead_of_a_token(tmp_path: Path) -> None:
+    authority = Authority.new("localhost")
+    pair = authority.user("jane")
+    given = {"clientCertificateData": pair.certificate.decode(), "clientKeyData": pair.key.decode()}
+    access = load_access(kubeconfig(tmp_path / "config", plugin(tmp_path, given), cluster={"insecure-skip-tls-verify": True}))
+    assert [access.token(False), access.token(False)] == [None, None]
+    assert len((tmp_path / "calls").read_text().splitlines()) == 1
+    assert access.tls is not None
+    assert shown_to(authority, access.tls, tmp_path) == ssl.PEM_cert_to_DER_cert(pair.certificate.decode())
+
+
+def shown_to(authority: Authority, client: ssl.SSLContext, folder: Path) -> bytes | None:
+    """The certificate that a client shows to a server of the authority; both in memory."""
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cadata=authority.pair.certificate.decode())
+    server.load_cert_chain(*authority.server("localhost", ["localhost"]).write(folder, "server"))
+    server.verify_mode = ssl.CERT_REQUIRED
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    one, other = client.wrap_bio(back, there), server.wrap_bio(there, back, server_side=True)
+    for _ in range(3):
+        for end in (one, other):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+    return other.getpeercert(binary_form=True)
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        ({"token": "t", "expirationTimestamp": "soon"}, "gave what cannot be used .*soon.*; run it by hand to see it"),
+        ({"clientCertificateData": "x", "clientKeyData": "y"}, "gave what cannot be used .*; run it by hand to see it"),
+        ({"clientCertificateData": "x"}, "gave no token and no certificate; log in anew"),
+    ],
+)
+def test_what_a_login_program_gives_may_be_of_no_use(tmp_path: Path, status: dict[str, Any], said: str) -> None:
+    access = load_access(kubeconfig(tmp_path / "config", plugin(tmp_path, status)))
+    with pytest.raises(ClusterError, match=said):
+        access.token(False)
+
+
+def test_an_end_without_a_zone_is_in_utc(tmp_path: Path) -> None:
+    user = plugin(tmp_path, {"token": "t", "expirationTimestamp": "2099-01-01T00:00:00"})
+    user["exec"]["env"] = [{"name": "EMPTY"}]
+    access = load_access(kubeconfig(tmp_path / "config", user))
+    assert [access.token(False), access.token(False)] == ["t", "t"]
+    assert len((tmp_path / "calls").read_text().splitlines()) == 1
+
+
 def test_a_login_program_that_fails_is_told_of(tmp_path: Path) -> None:
     access = load_access(kubeconfig(tmp_path / "config", plugin(tmp_path, {}, code=3)))
     with pytest.raises(ClusterError, match="which logs jane in, ended with code 3; log in anew"):
@@ -116,6 +165,10 @@ def test_verification_is_left_out_only_where_the_file_says_so(tmp_path: Path) ->
         ("just text", "is no kubeconfig"),
         ("current-context: x", "has no context 'x'; it has none"),
         ("kind: Config", "has no current context; name a kubeconfig with --kubeconfig or KUBECONFIG"),
+        ("contexts: [lab]", "contexts is no list of entries with a name and a context; correct it"),
+        ("clusters: {c: {server: x}}", "clusters is no list of entries with a name and a cluster; correct it"),
+        ("users: [{name: jane, user: token}]", "users is no list of entries with a name and a user; correct it"),
+        ("users: [{name: jane, user: {exec: login}}]", "users is no list of entries with a name and a user; correct it"),
     ],
 )
 def test_a_kubeconfig_that_is_none(tmp_path: Path, write: str | None, said: str) -> None:
@@ -134,6 +187,18 @@ def test_what_is_missing_in_it_is_named(tmp_path: Path) -> None:
         load_access(kubeconfig(tmp_path / "config", cluster={"certificate-authority": "nowhere.crt"}))
     with pytest.raises(ClusterError, match=r"the auth-provider 'gcp', which Kubernetes 1\.26 removed"):
         load_access(kubeconfig(tmp_path / "config", {"auth-provider": {"name": "gcp"}}))
+
+
+@pytest.mark.parametrize("server", ["", "127.0.0.1:6443", "::::", "ftp://x", "https:///"])
+def test_a_server_that_is_no_address(tmp_path: Path, server: str) -> None:
+    with pytest.raises(ClusterError, match=r"the cluster of context lab has (the|no) server.*; write it as https://host:port"):
+        load_access(kubeconfig(tmp_path / "config", cluster={"server": server}))
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", "Research", "x" * 64])
+def test_a_namespace_that_cannot_be_one_leads_nowhere(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="cannot be the name of a namespace"):
+        load_access(kubeconfig(tmp_path / "config"), namespace=name)
 
 
 def test_no_kubeconfig_at_all() -> None:
