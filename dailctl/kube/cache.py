@@ -10,7 +10,7 @@ from typing import Any
 
 from dail_runtime.errors import DailError, TransientError
 from dailctl.kube.client import ALL, Client
-from dailctl.kube.errors import ApiError, Gone
+from dailctl.kube.errors import Gone
 from dailctl.kube.resources import Object, Resource, name_of
 
 PAUSES = (0.2, 15.0)
@@ -98,9 +98,9 @@ class Cache:
                     continue
             except TransientError:
                 pass
-            except ApiError as err:
+            except DailError as err:
                 # A right that was taken away may be given back, also one that the API server did not know of at its start; a
-                # missing API may be installed. Keep asking, ever more rarely.
+                # missing API may be installed, and a login renewed. Keep asking, ever more rarely.
                 self._version, self.refused = None, err
                 self._synced.set()
                 self._changed()

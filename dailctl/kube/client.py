@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -13,9 +12,9 @@ from typing import Any
 
 from dail_runtime.errors import DailError, TransientError
 from dailctl.kube.config import Access
-from dailctl.kube.errors import Conflict, Forbidden, NotFound, api_error
+from dailctl.kube.errors import Conflict, Forbidden, Gone, NotFound, api_error
 from dailctl.kube.resources import ACCESS_REVIEW, KNOWN, POD, Object, Resource, api_base, name_of
-from dailctl.kube.transport import PATIENCE, READ, Request, Transport
+from dailctl.kube.transport import PATIENCE, READ, Request, Transport, object_in
 
 WATCH_SECONDS = 300
 """The server ends a watch after so long, twice at most; it then goes on where it was."""
@@ -88,7 +87,14 @@ class Client:
         found: list[Object] = []
         query = {"labelSelector": labels, "fieldSelector": fields, "limit": str(PAGE)}
         while True:
-            page = self._ask("GET", "list", resource, None, namespace, query, accept=accept)
+            try:
+                page = self._ask("GET", "list", resource, None, namespace, query, accept=accept)
+            except Gone:
+                if "continue" not in query:
+                    raise
+                # Reading took longer than the server remembers that state: all of the present one, then.
+                found, query = [], {"labelSelector": labels, "fieldSelector": fields}
+                continue
             # Lists leave out what all their items have in common.
             found += [{**one, "apiVersion": resource.api_version, "kind": resource.kind} for one in page.get("items") or ()]
             meta = page.get("metadata") or {}
@@ -187,7 +193,10 @@ class Client:
         accept = METADATA if metadata_only else JSON
         request = Request("GET", self._path(resource, namespace), asked, query, accept=accept, read_seconds=seconds + READ)
         for line in self._transport.lines(request):
-            event: Object = json.loads(line)
+            try:
+                event = object_in(line)
+            except ValueError:
+                raise TransientError(f"cannot {asked}: {self.access.server} answered with something that is no event; try again") from None
             if event["type"] == "ERROR":
                 raise api_error(int(event["object"].get("code", 500)), event["object"], asked, self.access.user)
             yield event

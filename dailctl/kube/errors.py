@@ -42,11 +42,20 @@ class Gone(ApiError):
     """The resource version is too old to watch from; list anew."""
 
 
+class Overloaded(TransientError):
+    """The API server, or what is before it, is out of order or has too much to do."""
+
+    def __init__(self, sentence: str, seconds: float) -> None:
+        super().__init__(sentence)
+        self.seconds = seconds
+        """So long it asks to be left alone (Retry-After)."""
+
+
 KINDS: dict[int, type[ApiError]] = {400: Invalid, 403: Forbidden, 404: NotFound, 405: NotFound, 409: Conflict, 410: Gone, 422: Invalid}
 PASSING = (408, 429, 500, 502, 503, 504)
 
 
-def api_error(status: int, body: dict[str, Any], asked: str, user: str) -> DailError:
+def api_error(status: int, body: dict[str, Any], asked: str, user: str, retry_after: str | None = None) -> DailError:
     """The exception for an answer that is no success.
 
     Args:
@@ -54,6 +63,7 @@ def api_error(status: int, body: dict[str, Any], asked: str, user: str) -> DailE
         body: the answer's `Status` object ({} where it was none).
         asked: what was asked, as `create jobs.batch "x" in namespace ml`.
         user: who asks, for the remedy.
+        retry_after: the header of that name.
     """
     reason = str(body.get("reason") or "")
     message = " ".join(str(body.get("message") or f"HTTP {status}").split())
@@ -74,7 +84,9 @@ def api_error(status: int, body: dict[str, Any], asked: str, user: str) -> DailE
     if status == 404 and reason != "NotFound":
         return NotFound(f"cannot {asked}: the cluster has no such API ({message})", status, reason)
     if status in PASSING and reason not in ("Invalid", "Forbidden", "NotFound"):
-        return TransientError(f"cannot {asked}: the API server is out of order or overloaded ({message}); try again later")
+        # It may also be a date, which API servers never send.
+        seconds = float(retry_after) if retry_after and retry_after.isdecimal() else 0.0
+        return Overloaded(f"cannot {asked}: the API server is out of order or overloaded ({message}); try again later", seconds)
     return KINDS.get(status, ApiError)(f"cannot {asked}: {message}", status, reason)
 
 

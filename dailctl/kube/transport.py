@@ -21,7 +21,7 @@ from urllib3.exceptions import HTTPError, LocationParseError, ProxyError, SSLErr
 from dail_runtime.errors import ClusterError, DailError, TransientError
 from dailctl.kube.clock import ServerClock
 from dailctl.kube.config import Access
-from dailctl.kube.errors import api_error
+from dailctl.kube.errors import Overloaded, api_error
 from dailctl.kube.proxy import proxy_for, through
 from dailctl.kube.resources import Object
 
@@ -94,8 +94,10 @@ class Transport:
             try:
                 with self._opened(request) as answer:
                     return self._object(answer.read(), request)
-            except TransientError:
+            except TransientError as err:
                 wait = random.uniform(0.5, 1.5) * pause
+                if isinstance(err, Overloaded):
+                    wait = max(wait, err.seconds)
                 if time.monotonic() + wait > end:
                     raise
                 time.sleep(wait)
@@ -161,7 +163,7 @@ class Transport:
                 # A connection keeps the certificate it was opened with.
                 self._pool.clear()
                 return self._send(request, fresh=True)
-            raise api_error(answer.status, _status_of(answer), request.asked, self.access.user)
+            raise api_error(answer.status, _status_of(answer), request.asked, self.access.user, answer.headers.get("Retry-After"))
 
     def _authorization(self, fresh: bool) -> list[tuple[str, str]]:
         token = self.access.token(fresh)
