@@ -6,8 +6,9 @@ so this process loads modules and does nothing else; all work is in its children
 
 SOCKET is the number of an inherited Unix socket that keeps messages apart (SOCK_SEQPACKET). A request is a JSON list, the arguments
 of `dail_runtime.stages`, and with it come the descriptors of the child's standard output and standard error. The replies are
-`{"pid": N}` once it is forked and `{"code": N}` once it and its process group are gone (-N for signal N). The end of the requests
-ends this process.
+`{"loaded": true}`, after which it waits for one more message, `{"pid": N}` once the child is forked and `{"code": N}` once it and its
+process group are gone (-N for signal N): so whoever asks knows for certain whether there is a child when it wants to end one. The end of
+the requests ends this process.
 """
 
 from __future__ import annotations
@@ -71,6 +72,9 @@ def serve(requests: socket.socket, run: Callable[[list[str]], int], load: Callab
         # Objects that the garbage collector never visits stay in pages that parent and children share.
         gc.collect()
         gc.freeze()
+        _tell(requests, loaded=True)
+        if not requests.recv(LARGEST):
+            return
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:

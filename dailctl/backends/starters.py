@@ -130,13 +130,21 @@ class _Forked:
     def __init__(self, parent: subprocess.Popen[bytes], replies: socket.socket) -> None:
         self._parent, self._replies = parent, replies
         self._lock = threading.Lock()
+        self._forks = False
         self._pid: int | None = None
+        self._asked: signal.Signals | None = None
         self._ended = False
 
     def wait(self) -> int:
+        if self._reply().get("loaded"):
+            with self._lock, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                self._forks = True
+                self._replies.send(b"fork")
         pid = self._reply().get("pid")
         with self._lock:
             self._pid = pid
+            if pid is not None and self._asked is not None:
+                self._signal(pid, self._asked)
         code = self._reply().get("code") if pid is not None else None
         with self._lock:
             if code is None and pid is not None:
@@ -147,24 +155,30 @@ class _Forked:
         return code if code is not None else (self._parent.wait() or 1)
 
     def terminate(self) -> None:
-        with self._lock:
-            if self._pid is None or self._ended:
-                self._kill_parent()
-            else:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(self._pid, signal.SIGTERM)
+        self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        with self._lock:
-            if self._pid is None or self._ended:
-                self._kill_parent()
-            else:
-                _kill_group(self._pid)
+        self._end(signal.SIGKILL)
 
-    def _kill_parent(self) -> None:
-        # Still loading libraries: there is nothing to save.
-        if not self._ended:
-            self._parent.kill()
+    def _end(self, number: signal.Signals) -> None:
+        with self._lock:
+            if self._ended:
+                return
+            if not self._forks:
+                # Still loading libraries: there is nothing to save.
+                self._parent.kill()
+            elif self._pid is None:
+                # It is being forked, and gets the signal as soon as its number is known.
+                self._asked = number
+            else:
+                self._signal(self._pid, number)
+
+    def _signal(self, pid: int, number: signal.Signals) -> None:
+        if number == signal.SIGKILL:
+            _kill_group(pid)
+        # Also where it does not head its group yet.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
     def _reply(self) -> dict[str, Any]:
         try:
