@@ -16,7 +16,7 @@ from dail_runtime.stages.run import finished
 from dail_runtime.store import MANIFEST, Store
 from dailctl.backends.lock import hold
 from dailctl.backends.logs import Logs, last_words
-from dailctl.backends.process import Event, Exited, Inbox, Lost, Signalled, StageProcess, signals_to
+from dailctl.backends.process import Event, Exited, Inbox, Lost, Signalled, StageProcess, heard, signals_to
 from dailctl.backends.starters import Starter, starter
 from dailctl.errors import StageFailed, Stopped
 from dailctl.progress import View
@@ -88,7 +88,7 @@ class LocalBackend:
         said: Event | None = None
         try:
             while True:
-                item = self._inbox.get()
+                item = heard(self._inbox)
                 if isinstance(item, Exited):
                     break
                 if isinstance(item, Event):
@@ -127,9 +127,9 @@ class LocalBackend:
             case "start":
                 self._view.started(body["attempt"])
 
-    def _next(self, timeout: float | None = None) -> Signalled | Lost | None:
+    def _next(self, timeout: float = 0.0) -> Signalled | Lost | None:
         try:
-            item = self._inbox.get(timeout=timeout) if timeout is not None else self._inbox.get_nowait()
+            item = heard(self._inbox, timeout)
         except queue.Empty:
             return None
         assert isinstance(item, Signalled | Lost), "no process is running, so nothing else can arrive"

@@ -8,6 +8,7 @@ import os
 import queue
 import signal
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,8 +47,27 @@ class Lost:
     """Another machine took the run over."""
 
 
+WAKE = 0.5
+"""Seconds after which a signal is heard at the latest."""
 Inbox = queue.SimpleQueue[Event | Exited | Signalled | Lost]
-"""Everything the main loop waits for, in one place: so it waits without polling. Its put() may be called in a signal handler."""
+"""Everything the main loop waits for, in one place: so nothing is polled. Its put() may be called in a signal handler."""
+
+
+def heard(inbox: Inbox, seconds: float = float("inf")) -> Event | Exited | Signalled | Lost:
+    """The next of `inbox`.
+
+    Python calls no handler for a signal that comes just before its main thread begins to wait: so it wakes from time to time.
+
+    Raises:
+        queue.Empty: nothing came within so long.
+    """
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            return inbox.get(timeout=max(0.0, min(WAKE, until - time.monotonic())))
+        except queue.Empty:
+            if time.monotonic() >= until:
+                raise
 
 
 class StageProcess:

@@ -161,7 +161,9 @@ def watch_events(client: Client, held: Held, *, fields: str) -> None:
                 output.data("\n".join(lines if head else lines[1:]))
                 sys.stdout.flush()
                 head = False
-            changed.wait()
+            # Ctrl-C that comes just before a wait begins is heard by Python only when it wakes.
+            while not changed.wait(0.5):
+                pass
             changed.clear()
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -19,9 +20,16 @@ def main() -> int:
         signal.signal(signal.SIGTERM, lambda *_, child=process: child.terminate())
         with open(marks, "a") as file:  # noqa: PTH123
             file.write(f"{process.pid}\n")
-        code = process.wait()
+        code = waited(process)
         if code != -signal.SIGKILL:
             return 128 - code if code < 0 else code
+
+
+def waited(process: subprocess.Popen[bytes]) -> int:
+    """Its exit code. A signal that comes just before a wait begins is heard by Python only when it wakes."""
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(0.5)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ It speaks the real protocol and leaves real manifests, but does no work and impo
 folder: it starts at once.
 The file named by SCRIPT, or JOB.json in the folder of that name, holds `plan` (task -> prefix, digest, inputs), `files` (task -> name ->
 text to write) and `says`: task -> what its successive attempts do, one word each (the last is repeated; `ok` where nothing is said): ok,
-slow[:SECONDS], kill (SIGKILL itself), exit:CODE, error:CODE:MESSAGE, crash (a traceback), wait (until SIGTERM, then saves), stubborn
-(ignores it), flood:MEGABYTES (of talk, then ok).
+slow[:SECONDS], until:FILE (goes on once that file is there), kill (SIGKILL itself), exit:CODE, error:CODE:MESSAGE, crash (a traceback),
+wait (until SIGTERM, then saves), stubborn (ignores it), flood:MEGABYTES (of talk, then ok).
 """
 
 from __future__ import annotations
@@ -29,6 +29,12 @@ def emit(**event: Any) -> None:
     print(json.dumps(event), flush=True)
 
 
+def until_set(stop: threading.Event) -> None:
+    """Wait for a signal; one that comes just before the wait begins is heard by Python only when it wakes."""
+    while not stop.wait(0.1):
+        pass
+
+
 def main(argv: list[str] | None = None) -> int:
     """Play the next attempt of the script."""
     parser = argparse.ArgumentParser()
@@ -38,11 +44,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--live", action="store_true")
     parser.add_argument("--grace")
     arguments = parser.parse_args(argv)
+    # Before anything is heard of this process: whoever knows that it is there may signal it.
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
     if os.environ.get("RANK", "0") != "0":
         # A worker of a training: the first pod alone plays, the others are there until they are told to go.
-        stop = threading.Event()
-        signal.signal(signal.SIGTERM, lambda *_: stop.set())
-        stop.wait()
+        until_set(stop)
         return 143
     path = Path(os.environ["SCRIPT"])
     path = path / f"{arguments.job}.json" if path.is_dir() else path
@@ -52,13 +59,11 @@ def main(argv: list[str] | None = None) -> int:
         file.write(f"{arguments.task} {os.getpid()}\n")
     attempt = sum(line.split()[0] == arguments.task for line in marks.read_text().splitlines())
     words = script["says"].get(arguments.task, ["ok"])
-    return play(words[min(attempt, len(words)) - 1], attempt, arguments, script)
+    return play(words[min(attempt, len(words)) - 1], attempt, arguments, script, stop)
 
 
-def play(word: str, attempt: int, arguments: argparse.Namespace, script: dict[str, Any]) -> int:
-    """Do what the word says; returns the exit code."""
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+def play(word: str, attempt: int, arguments: argparse.Namespace, script: dict[str, Any], stop: threading.Event) -> int:
+    """Do what the word says; returns the exit code. `stop`: set by SIGTERM."""
     emit(event="start", task=arguments.task, attempt=attempt)
     print(f"talk of {arguments.task}, attempt {attempt}", file=sys.stderr, flush=True)
     emit(event="progress", done=1, total=4, unit="problems", figures={"tokens_per_s": 1234.5})
@@ -75,7 +80,7 @@ def play(word: str, attempt: int, arguments: argparse.Namespace, script: dict[st
         case "crash":
             raise RuntimeError("the sky fell")
         case "wait":
-            stop.wait()
+            until_set(stop)
             emit(event="error", kind="Interrupted", message="saved", exit=143)
             return 143
         case "flood":
@@ -85,6 +90,10 @@ def play(word: str, attempt: int, arguments: argparse.Namespace, script: dict[st
             for done in (2, 3, 4):
                 time.sleep(float(rest or 0.9) / 3)
                 emit(event="progress", done=done, total=4, unit="problems", figures={"tokens_per_s": 1234.0})
+        case "until":
+            emit(event="progress", done=2, total=4, unit="problems", figures={"tokens_per_s": 1234.0})
+            while not Path(rest).exists():
+                time.sleep(0.02)
         case "stubborn":
             while True:
                 time.sleep(60)

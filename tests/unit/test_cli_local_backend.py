@@ -22,6 +22,7 @@ from dailctl.backends.lock import hold, is_held
 from dailctl.errors import StageFailed, Stopped
 from dailctl.progress import View
 from dailctl.runs import Run
+from tests.lab.components import Process, wait_until
 from tests.support.playing import fresh, warm
 
 REPOSITORY = Path(__file__).parents[2]
@@ -57,10 +58,10 @@ class Stage:
         known = {task.name: {"prefix": task.prefix, "digest": task.digest, "inputs": dict(task.inputs)} for task in self.run.tasks}
         self.script.write_text(json.dumps({"plan": known, "files": {}, "says": says}))
 
-    def execute(self, *, again: list[str] | None = None, waits: tuple[float, ...] = (0.01, 0.01)) -> None:
+    def execute(self, *, again: list[str] | None = None, view: View | None = None) -> None:
         """Run it; `again` as --from."""
         dropped = [task for task in self.run.tasks if task.name in (again or [])]
-        LocalBackend(self.run, View(), start=self.start, waits=waits).execute(dropped)
+        LocalBackend(self.run, view or View(), start=self.start, waits=(0.01, 0.01)).execute(dropped)
 
     @property
     def started(self) -> list[str]:
@@ -77,25 +78,21 @@ class Stage:
         return (self.folder / "runs" / "play" / "logs" / task / f"attempt-{attempt}.log").read_text()
 
     def when_started(self, task: str, then: Callable[[], None]) -> threading.Thread:
-        """Call `then` once the task's process is up."""
+        """Call `then` once the task's process is up and listens."""
 
         def wait() -> None:
             while task not in self.started:
                 time.sleep(0.02)
-            time.sleep(0.3)
             then()
 
-        thread = threading.Thread(target=wait)
+        thread = threading.Thread(target=wait, daemon=True)
         thread.start()
         return thread
 
 
 def assert_ended(pids: list[int]) -> None:
-    """None of these processes exists any more, a moment from now at the latest."""
-    end = time.monotonic() + 5
-    while (left := [pid for pid in pids if Path(f"/proc/{pid}").exists()]) and time.monotonic() < end:
-        time.sleep(0.02)
-    assert left == []
+    """None of these processes runs any more, as soon as the kernel has ended what it was told to."""
+    assert wait_until(lambda: not any(map(Process.of, pids)), 120), pids
 
 
 @pytest.fixture(params=[fresh, warm], ids=["fresh", "warm"])
@@ -174,15 +171,21 @@ def test_a_signal_lets_the_stage_save_and_ends_with_its_code(stage: Stage, numbe
 
 def test_a_second_signal_kills_a_stage_that_does_not_listen(stage: Stage) -> None:
     stage.says(prepare=["stubborn"])
+    heard = threading.Event()
+
+    class Told(View):
+        def stopping(self) -> None:
+            heard.set()
 
     def twice() -> None:
-        for _ in range(2):
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.2)
+        os.kill(os.getpid(), signal.SIGINT)
+        # Two that come at once may be one to a process.
+        assert heard.wait(120)
+        os.kill(os.getpid(), signal.SIGINT)
 
     thread = stage.when_started("prepare", twice)
     with pytest.raises(Stopped):
-        stage.execute()
+        stage.execute(view=Told())
     thread.join()
     assert_ended(stage.pids())
 
@@ -242,6 +245,7 @@ def test_a_stage_that_outlives_a_killed_dailctl_keeps_the_run_locked(stage: Stag
     with pytest.raises(UsageError, match="another dailctl is at work"):
         stage.execute()
     os.killpg(stage.pids()[0], signal.SIGKILL)
+    assert wait_until(lambda: not is_held(stage.run.root), 120)
     stage.execute()
     assert stage.started == ["prepare", *ALL]
 
