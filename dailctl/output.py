@@ -82,6 +82,16 @@ def error(message: str) -> None:
         _to_stderr(_colored("error: " + line, RED))
 
 
+def let_go() -> None:
+    """Before the end: a terminal that was closed takes no last words, and Python would end with a code of its own over them."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    except ValueError:
+        return
+
+
 def printable(text: str) -> str:
     """`text` with control characters written out: data and file names must not be able to steer the terminal."""
     return STEERING.sub(lambda found: _escaped(found.group()), text)
@@ -165,11 +175,11 @@ def duration(seconds: float) -> str:
     return f"{whole // 86400}d{whole % 86400 // 3600}h"
 
 
-def age(since: datetime | None) -> str:
-    """Time passed since then, in its largest unit as kubectl's AGE column has it; `-` where it never was."""
+def age(since: datetime | None, now: datetime | None = None) -> str:
+    """Time passed from then to `now` (where not given: now), in its largest unit as kubectl's AGE column has it; `-` where it never was."""
     if since is None:
         return "-"
-    seconds = max(0.0, (datetime.now(UTC) - since).total_seconds())
+    seconds = max(0.0, ((now or datetime.now(UTC)) - since).total_seconds())
     for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
         if seconds >= 2 * size:
             return f"{int(seconds // size)}{unit}"

@@ -109,6 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         return _explain(err)
+    finally:
+        output.let_go()
     return code if isinstance(code, int) else 0
 
 
