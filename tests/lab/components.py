@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-START_SECONDS = 180.0
+START_SECONDS = 900.0
 STOP_SECONDS = 10.0
+GONE_SECONDS = 120.0
+"""In which the kernel has ended what it was told to, on any machine."""
 POLL_SECONDS = 0.05
 
 
@@ -56,7 +58,7 @@ class Process:
         if not wait_until(lambda: not self.alive, seconds):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
-            wait_until(lambda: not self.alive, STOP_SECONDS)
+            wait_until(lambda: not self.alive, GONE_SECONDS)
 
 
 def owned_by(owner: int) -> list[str]:

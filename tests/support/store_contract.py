@@ -224,7 +224,7 @@ def one_of_several_racing_processes_creates(case: Case) -> None:
         process.stdin.write("go\n")
         process.stdin.flush()
     for process in processes:
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=900)
         wins.append(json.loads(output))
     assert sorted(number for each in wins for number in each) == list(range(rounds))
     for racer, each in enumerate(wins):

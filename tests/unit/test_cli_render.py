@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -120,7 +119,7 @@ def test_bad_input_is_one_sentence(folder: Path, words: tuple[str, ...], code: i
 def test_ctrl_c_is_honoured_after_helms_library_was_loaded(folder: Path) -> None:
     script = (
         "import pathlib, sys, time\nfrom dailctl.cli.main import main\nfrom dailctl import output\n"
-        "output.data = lambda text: (print('rendered', file=sys.stderr, flush=True), time.sleep(60))\n"
+        "output.data = lambda text: (print('rendered', file=sys.stderr, flush=True), time.sleep(900))\n"
         "sys.exit(main(['render']))\n"
     )
     command = [sys.executable, "-c", script]
@@ -128,7 +127,6 @@ def test_ctrl_c_is_honoured_after_helms_library_was_loaded(folder: Path) -> None
         assert process.stderr is not None
         while "rendered" not in process.stderr.readline():
             assert process.poll() is None
-        start = time.monotonic()
+        # Where it is not heard, the command ends well, much later.
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
-        assert time.monotonic() - start < 10
+        assert process.wait() == 130

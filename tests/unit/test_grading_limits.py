@@ -16,13 +16,17 @@ from dail_runtime.errors import SetupError
 from dail_runtime.evaluate.grading import Grader, pool
 from dail_runtime.evaluate.grading.compare import MAX_TEXT, same
 from dail_runtime.evaluate.grading.extract import last_boxed
+from tests.lab.components import Process, wait_until
+from tests.support.machine import slowness
 
+LIMIT = 3.0
+"""Seconds of a processor: far more than an honest comparison takes on a slow one."""
 ROOT_OF_18 = (r"3\sqrt{2}", r"\sqrt{18}")
 
 
 @pytest.fixture(scope="module")
 def grader() -> Iterator[Grader]:
-    with Grader(workers=1, seconds=1, megabytes=512) as one:
+    with Grader(workers=1, seconds=LIMIT, megabytes=512) as one:
         yield one
 
 
@@ -40,7 +44,7 @@ def test_a_comparison_that_takes_too_long_is_wrong_and_counted(grader: Grader, b
     assert grade.verdict == "wrong"
     assert grade.timed_out == (grader.timeouts + grader.crashes > before)
     assert grader.same(*ROOT_OF_18)
-    assert time.process_time() - started < 1  # the cost is the worker's
+    assert time.process_time() - started < LIMIT / 2  # the cost is the worker's
 
 
 def test_the_time_limit_ends_the_worker_and_says_so(grader: Grader) -> None:
@@ -137,7 +141,7 @@ def test_a_busy_worker_does_not_outlive_a_killed_parent() -> None:
     code = """
 import threading
 from dail_runtime.evaluate.grading import Grader
-grader = Grader(workers=1, seconds=1)
+grader = Grader(workers=1, seconds=4)
 grader.same("1", "x")
 print(grader._pool._places.queue[-1]._process.pid, flush=True)
 grader.same("1", "9^{9^{9^{9}}}")
@@ -148,19 +152,7 @@ grader.same("1", "9^{9^{9^{9}}}")
     parent.kill()
     parent.wait()
     parent.stdout.close()
-    until = time.monotonic() + 60
-    while time.monotonic() < until and alive(worker):
-        time.sleep(0.1)
-    assert not alive(worker)
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-        status = Path(f"/proc/{pid}/stat")
-        return not (status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] == "Z")
-    except (ProcessLookupError, FileNotFoundError):
-        return False
+    assert wait_until(lambda: Process.of(worker) is None, 300)
 
 
 SIZE = MAX_TEXT - 10
@@ -198,7 +190,8 @@ def test_reading_hostile_text_takes_no_time(piece: str) -> None:
     for gold in ("5", r"\{1,2\}", "C", text + "1"):
         assert same(gold, text, lambda _gold, _answer: False) in (True, False)
     last_boxed(text + r"\boxed{" + text)
-    assert time.process_time() - started < 5
+    # What reads the text again from each of its characters takes minutes.
+    assert time.process_time() - started < 5 * slowness(time.process_time)
 
 
 @pytest.mark.parametrize(("opening", "closing"), [("(", ")"), (r"\{", r"\}"), ("((1,2),", ")"), ("{", "}"), (r"\text{", "}")])
@@ -208,4 +201,4 @@ def test_reading_brackets_nested_hundreds_deep_takes_no_time(opening: str, closi
     started = time.process_time()
     assert same("5", text, lambda _gold, _answer: False) is False
     assert same(text, text.replace("1", "3"), lambda _gold, _answer: False) is False
-    assert time.process_time() - started < 2
+    assert time.process_time() - started < 2 * slowness(time.process_time)

@@ -13,8 +13,8 @@ from tests.lab.components import Component, LabError, Process, components, owned
 
 
 def test_a_component_is_found_again_and_restarts_with_its_command(tmp_path: Path) -> None:
-    Component.launch(tmp_path, "late", ["sleep", "60"])
-    first = Component.launch(tmp_path, "early", ["sh", "-c", 'echo "$WORD"; exec sleep 60'], {"WORD": "hello"})
+    Component.launch(tmp_path, "late", ["sleep", "3600"])
+    first = Component.launch(tmp_path, "early", ["sh", "-c", 'echo "$WORD"; exec sleep 3600'], {"WORD": "hello"})
     try:
         assert [one.name for one in components(tmp_path)] == ["late", "early"]
         again = Component("early", tmp_path)
@@ -23,12 +23,12 @@ def test_a_component_is_found_again_and_restarts_with_its_command(tmp_path: Path
         assert old == first.process
         again.start()
         assert again.process == old, "starting what runs changes nothing"
-        assert wait_until(lambda: first.log.read_text() == "hello\n", 10)
+        assert wait_until(lambda: first.log.read_text() == "hello\n", 120)
         again.kill()
         assert first.process is None
         again.start()
         assert again.process not in (None, old)
-        assert wait_until(lambda: first.log.read_text() == "hello\nhello\n", 10)
+        assert wait_until(lambda: first.log.read_text() == "hello\nhello\n", 120)
     finally:
         for one in components(tmp_path):
             one.kill()
@@ -37,7 +37,7 @@ def test_a_component_is_found_again_and_restarts_with_its_command(tmp_path: Path
 
 def test_a_component_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     stubborn = Component.launch(tmp_path, "stubborn", ["sh", "-c", 'trap "" TERM; echo ready; while :; do sleep 0.1; done'])
-    assert wait_until(lambda: "ready" in stubborn.log.read_text(), 10)
+    assert wait_until(lambda: "ready" in stubborn.log.read_text(), 120)
     stubborn.stop(seconds=0.2)
     assert stubborn.process is None
 
@@ -58,7 +58,7 @@ def test_a_process_is_not_taken_for_a_later_one_with_its_number() -> None:
 def test_the_kernel_ends_a_component_with_its_owner(tmp_path: Path) -> None:
     script = (
         "import sys, time\nfrom pathlib import Path\nfrom tests.lab.components import Component\n"
-        "Component.launch(Path(sys.argv[1]), 'child', ['sleep', '60'])\nprint('up', flush=True)\ntime.sleep(60)"
+        "Component.launch(Path(sys.argv[1]), 'child', ['sleep', '3600'])\nprint('up', flush=True)\ntime.sleep(3600)"
     )
     with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
@@ -66,7 +66,7 @@ def test_the_kernel_ends_a_component_with_its_owner(tmp_path: Path) -> None:
         child = Component("child", tmp_path)
         assert child.process is not None
         owner.kill()
-    assert wait_until(lambda: child.process is None, 10)
+    assert wait_until(lambda: child.process is None, 120)
 
 
 def test_a_component_whose_owner_died_before_the_kernel_was_told_does_not_start() -> None:

@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+from tests.support.machine import slowness
+
 HEAVY = ("torch", "transformers", "peft", "numpy", "vllm", "boto3", "botocore", "kubernetes", "math_verify", "pyarrow", "sympy")
 LIMIT = 0.3
 
@@ -58,10 +60,10 @@ def best_of(times: int, command: list[str]) -> float:
 
 
 def test_import_dailctl_takes_less_than_300_ms() -> None:
-    assert best_of(5, [sys.executable, "-c", "import dailctl"]) < LIMIT
+    assert best_of(5, [sys.executable, "-c", "import dailctl"]) < LIMIT * slowness(time.process_time)
 
 
 def test_the_programs_own_imports_take_less_than_300_ms_beyond_an_empty_python() -> None:
     program = best_of(5, [sys.executable, "-c", "import dailctl.cli.main"])
     empty = best_of(5, [sys.executable, "-c", "pass"])
-    assert program - empty < LIMIT
+    assert program - empty < LIMIT * slowness(time.process_time)

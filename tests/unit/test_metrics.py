@@ -107,7 +107,7 @@ def test_metrics_are_served_where_a_port_is_named_and_only_there(
     assert serve_metrics(a_stage()) is None
     monkeypatch.setenv("DAIL_METRICS_PORT", "0")
     port = serve_metrics(a_stage())
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=120) as answer:
         assert 'dail_stage_units_done{run="aime-qwen-62b02cd3",task="train/tuned",unit="steps"} 3.0' in answer.read().decode()
     for wrong in (str(port), "port", "99999999"):
         monkeypatch.setenv("DAIL_METRICS_PORT", wrong)

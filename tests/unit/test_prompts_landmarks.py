@@ -53,6 +53,7 @@ def test_the_order_is_kept_and_the_number_capped() -> None:
 
 @pytest.mark.parametrize("text", ["(=" * 10**6, "= " + " " * 10**6, "\\boxed{" * 10**5, "<<" * 10**6, "1," * 10**6])
 def test_no_text_takes_long(text: str) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     landmarks(text, answer="1")
-    assert time.monotonic() - start < 20
+    # Seconds at most. What reads the text again from each of its characters takes hours.
+    assert time.process_time() - start < 300

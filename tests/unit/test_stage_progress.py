@@ -64,7 +64,7 @@ def test_the_first_thing_that_a_stage_says_is_what_it_is_made_of(tmp_path: Path)
     said = {}
     for rank in ("0", "1"):
         environment = {**os.environ, "LOCAL_RANK": rank}
-        said[rank] = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+        said[rank] = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert said["0"].stderr.splitlines()[0] == run.versions_line()
     assert said["0"].stderr.startswith(f"dail {dail_runtime.__version__} torch ")
     assert "torch" not in said["1"].stderr, "once a pod is enough"
