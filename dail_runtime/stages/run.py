@@ -38,7 +38,7 @@ class Reporter:
         self.attempt = attempt
         self._out, self._emit, self._every = out, emit, every
         self._start = time.monotonic()
-        self._emitted = self._recorded = 0.0
+        self._emitted = self._recorded = float("-inf")
         self._lock = threading.Lock()
 
     def update(self, done: float, total: float, unit: str, **figures: float) -> None:

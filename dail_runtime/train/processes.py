@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import json
 import os
 import queue
@@ -18,8 +19,11 @@ from typing import Any
 
 from dail_runtime.errors import Interrupted
 
-TOGETHER = 15.0
+TOGETHER = 60.0
 """Seconds that ranks get to end by themselves once one has failed: rank 0 then has the reason on record."""
+WAKE = 0.5
+"""Seconds after which a signal is heard at the latest: Python calls no handler for one that comes just before its main thread begins to
+wait."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -73,7 +77,7 @@ class _Rank:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             env={**os.environ, **environment},
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            preexec_fn=functools.partial(_end_with_parent, os.getpid()) if sys.platform == "linux" else None,
         )
         self._inbox = inbox
         self.reader = threading.Thread(target=self._read, daemon=True)
@@ -119,11 +123,12 @@ def _until_all_ended(ranks: Sequence[_Rank], inbox: queue.SimpleQueue[_Ended | _
     deadline: float | None = None
     while left:
         try:
-            item = inbox.get(timeout=None if deadline is None else max(0.0, deadline - time.monotonic()))
+            item = inbox.get(timeout=WAKE)
         except queue.Empty:
-            for number in left:
-                ranks[number].kill()
-            deadline = None
+            if deadline is not None and time.monotonic() >= deadline:
+                for number in left:
+                    ranks[number].kill()
+                deadline = None
             continue
         if isinstance(item, _Signal):
             if not stopping:
@@ -169,6 +174,9 @@ def _threads(processes: int) -> dict[str, str]:
     return {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // processes))}
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(launcher: int) -> None:
     """SIGTERM when the launcher dies, however it dies: ranks nobody waits for must not go on."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != launcher:
+        # It died before the kernel was told.
+        os._exit(1)

@@ -6,7 +6,6 @@ import gc
 import os
 import pickle
 import signal
-import socket
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -14,21 +13,15 @@ from typing import Any
 
 import torch
 
-LIMIT = 240.0
+from tests.lab.folders import ports
+
+LIMIT = 1200.0
 """Seconds after which ranks that still run are killed, and the test fails."""
-
-
-def free_port() -> int:
-    """A port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def start_ranks(size: int, body: Callable[[int], Any]) -> list[Fork]:
     """Fork `size` processes that have torchrun's environment and call `body(rank)`."""
-    port = free_port()
+    (port,) = ports(1)
     variables = {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     return [Fork({**variables, "RANK": str(rank), "LOCAL_RANK": str(rank)}, lambda rank=rank: body(rank)) for rank in range(size)]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,9 +13,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.lab.folders import ports
 from tests.support.stage_process import REPOSITORY
 
-START_SECONDS = 900.0
+START_SECONDS = 1500.0
 
 
 @dataclass
@@ -31,7 +31,7 @@ class VllmServer:
         """Wait until it is ready; fails the test where it ends before that."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.url}/health", timeout=5):
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.url}/health", timeout=60):
                 return self
             assert self.process.poll() is None, f"the server ended with {self.process.returncode}:\n{self.log.read_text()[-3000:]}"
             time.sleep(0.5)
@@ -44,22 +44,15 @@ class VllmServer:
                 os.killpg(self.process.pid, how)
             else:
                 self.process.send_signal(how)
-        code = self.process.wait(120)
+        code = self.process.wait(900)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         return code
 
 
-def free_port() -> int:
-    """A loopback port that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def start_server(words: Sequence[str], log: Path, *, port: int | None = None, module: str = "dail_runtime.serve") -> VllmServer:
     """Start a server and do not wait. `words` name what it serves; those after -- go to vLLM."""
-    port = port or free_port()
+    port = port or ports(1)[0]
     own, cut, vllm = (list(words), [], []) if "--" not in words else _cut(list(words))
     command = [sys.executable, "-m", module, *own, "--host", "127.0.0.1", "--port", str(port), *cut, *vllm]
     # An engine inside this process may have left its own settings here.

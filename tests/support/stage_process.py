@@ -57,7 +57,7 @@ def save_run(job: DailJob, content: Mapping[str, str], storage: str) -> SavedRun
     return SavedRun(root, save_job(root, job, content), {task.name: task for task in plan(job, content)})
 
 
-def run_stage(run: SavedRun, task: str, *, kill_after: int | None = None, timeout: float = 300) -> Ended:
+def run_stage(run: SavedRun, task: str, *, kill_after: int | None = None, timeout: float = 1200) -> Ended:
     """Run one task in a process of its own; with `kill_after`, it is killed after so many writes (if it makes so many)."""
     module = ["dail_runtime.stages"] if kill_after is None else ["tests.support.killing", str(kill_after)]
     command = [sys.executable, "-m", *module, task, "--run", run.root.uri, "--job", run.digest]
@@ -67,7 +67,7 @@ def run_stage(run: SavedRun, task: str, *, kill_after: int | None = None, timeou
     return Ended(process.returncode, events, process.stderr)
 
 
-def finish_stage(run: SavedRun, task: str, *, timeout: float = 300) -> Ended:
+def finish_stage(run: SavedRun, task: str, *, timeout: float = 1200) -> Ended:
     """Run one task to its end; fails the test where it does not get there."""
     ended = run_stage(run, task, timeout=timeout)
     assert ended.code == 0, f"{task} ended with {ended.code}: {ended.events[-1:]}\n{ended.talk[-3000:]}"

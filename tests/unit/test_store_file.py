@@ -48,9 +48,11 @@ def _killed_before_step(step: int, work: Callable[[], object]) -> bool:
                 if left == 0:
                     os.kill(os.getpid(), signal.SIGKILL)
 
-        sys.addaudithook(watch)
-        work()
-        os._exit(0)
+        try:
+            sys.addaudithook(watch)
+            work()
+        finally:
+            os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
 
@@ -85,12 +87,12 @@ def test_a_writer_killed_before_any_step_leaves_the_old_or_the_new_object(action
 
 
 WRITER = """
-import random, sys
-from pathlib import Path
+import itertools, random, sys
 from dail_runtime.store import open_store
 store, chance = open_store(sys.argv[1]), random.Random(int(sys.argv[2]))
-print("ready", flush=True)
-while True:
+for turn in itertools.count():
+    if turn == 10:
+        print("at work", flush=True)
     key = f"k{chance.randrange(6)}"
     store.put(key, bytes([chance.randrange(256)]) * chance.randrange(400_000))
     if chance.random() < 0.1:
