@@ -1,10 +1,28 @@
-"""What holds for every test: quiet libraries, no calls to a model hub, threads that spin only shortly while they wait."""
+"""What holds for every test, whatever shell it is started from: quiet libraries, no calls to a model hub, nobody's own settings."""
 
 import os
 import signal
 import sys
 
 import pytest
+from hypothesis import settings
+
+OWN = ("DAIL_TEST_KUBECONFIG", "DAIL_FAULT_MOMENTS")
+"""Variables that are for the tests."""
+STEERING = (
+    *("AWS_", "DAIL_", "KUBECONFIG", "KUBERNETES_", "POD_NAME", "PET_", "TORCHELASTIC_"),
+    *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
+    *("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"),
+)
+"""How those begin that steer what is tested: a test that wants one sets it."""
+
+for name in [name for name in os.environ if name.startswith(STEERING) and name not in OWN]:
+    del os.environ[name]
+# Every server of the tests is on this machine.
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1,localhost,::1"]))
+os.umask(0o022)
+# Examples that do not change from run to run, and no limit of time for each.
+settings.load_profile("ci")
 
 for name, value in {
     "GOMP_SPINCOUNT": "2000",

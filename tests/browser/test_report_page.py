@@ -25,7 +25,7 @@ def browse(page: Path, *ask: str) -> tuple[str, list[str]]:
     quiet = ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"]
     command = [str(chromium), "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--window-size=1280,2400", *quiet]
     profile = f"--user-data-dir={page.parent / 'profile'}"
-    done = subprocess.run([*command, profile, *ask, page.as_uri()], capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run([*command, profile, *ask, page.as_uri()], capture_output=True, text=True, timeout=900, check=True)
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 

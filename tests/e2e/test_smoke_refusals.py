@@ -20,7 +20,7 @@ pytestmark = pytest.mark.cluster
 def smoke(kubeconfig: Path, *words: str) -> str:
     """What it says when it fails: one line."""
     command = [sys.executable, "-m", "tests.e2e.smoke", "--kubeconfig", str(kubeconfig), "--image", "x", "--control-image", "y", *words]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1, done.stderr
     return done.stderr

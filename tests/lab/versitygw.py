@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.lab import folders
 from tests.lab.binaries import program
 
 ACCESS_KEY = "labkey"
 SECRET_KEY = "labsecret-not-secret"
 REGION = "us-east-1"
-START_SECONDS = 20.0
+START_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,13 @@ class Server:
 
 @contextlib.contextmanager
 def running(folder: Path, address: str = "127.0.0.1", port: int | None = None) -> Iterator[Server]:
-    """A server over `folder` on an address of this machine (on any free port where none is given), until the block ends.
+    """A server over `folder` on an address of this machine (on a free port where none is given), until the block ends.
 
     Raises RuntimeError, with what it said, where it does not start.
     """
     log = folder / "versitygw.log"
     for _ in range(3):
-        chosen = port or _free_port()
+        chosen = port or folders.ports(1)[0]
         words, environment = options(folder, address, chosen)
         with (
             log.open("ab") as output,
@@ -84,12 +85,6 @@ def _metadata(folder: Path) -> list[str]:
         sidecar.mkdir(exist_ok=True)
         return ["--sidecar", str(sidecar)]
     return []
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _starts(process: subprocess.Popen[bytes], address: str, port: int) -> bool:

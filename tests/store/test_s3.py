@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,7 +13,9 @@ from boto3.s3.transfer import TransferConfig
 
 from dail_runtime.errors import DailError, IntegrityError, StoreError, TransientError
 from dail_runtime.store import open_store, s3
+from tests.lab.folders import ports
 from tests.support.faulty_proxy import Fault, FaultyProxy, faulty_proxy
+from tests.support.machine import assert_takes_less
 from tests.support.s3 import Bucket
 from tests.support.store_contract import PROMISES, Case
 
@@ -327,28 +327,28 @@ def test_who_may_not_list_may_still_read(bucket: Bucket, proxy: FaultyProxy) -> 
     assert bucket.store("p", endpoint=proxy.endpoint).get("k") == b"data"
 
 
-def _closed_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}"
-
-
 def test_an_endpoint_that_cannot_be_reached_is_a_sentence_within_ten_seconds(bucket: Bucket) -> None:
-    for endpoint in (_closed_port(), "http://no-such-host.invalid:9000"):
-        start = time.monotonic()
+    (port,) = ports(1)
+
+    def get(endpoint: str) -> None:
         with pytest.raises(TransientError) as caught:
             open_store(f"{bucket.uri}/p", endpoint=endpoint).get("k")
-        assert time.monotonic() - start < 10
         assert f"{bucket.uri}/p: {endpoint} cannot be reached; check storage.endpoint" in _sentence(caught)
+
+    assert_takes_less(10, lambda: get(f"http://127.0.0.1:{port}"))
+    # How long a name server takes to say that there is no such host is its own affair.
+    get("http://no-such-host.invalid:9000")
 
 
 def test_an_endpoint_that_never_answers_is_a_sentence_within_ten_seconds(bucket: Bucket, proxy: FaultyProxy) -> None:
-    proxy.times(10**6, Fault("hang", seconds=12))
-    start = time.monotonic()
-    with pytest.raises(TransientError) as caught:
-        open_store(f"{bucket.uri}/p", endpoint=proxy.endpoint).put("k", b"1")
-    assert time.monotonic() - start < 10
-    assert "does not answer" in _sentence(caught)
+    proxy.times(10**6, Fault("hang", seconds=600))
+
+    def put() -> None:
+        with pytest.raises(TransientError) as caught:
+            open_store(f"{bucket.uri}/p", endpoint=proxy.endpoint).put("k", b"1")
+        assert "does not answer" in _sentence(caught)
+
+    assert_takes_less(10, put)
 
 
 @pytest.mark.parametrize("endpoint", ["localhost:9000", "nonsense", "http://", "ftp://x"])

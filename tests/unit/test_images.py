@@ -72,7 +72,8 @@ def test_host_settings_are_a_script_that_a_shell_reads(tmp_path: Path, monkeypat
     host, copied = build._host_settings(tmp_path / "settings")
     assert copied.read_text() == "trusted"
     assert "AWS" not in host.read_text()
-    shown = subprocess.run(["sh", "-c", f'. {host}; echo "$PIP_INDEX_URL $SSL_CERT_FILE"'], capture_output=True, text=True, check=True)
+    command = ["sh", "-c", '. "$0"; echo "$PIP_INDEX_URL $SSL_CERT_FILE"', str(host)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True)
     assert shown.stdout == "https://user:p'ss word@mirror.example/simple /run/secrets/certificates\n"
 
 
