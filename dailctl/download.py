@@ -68,9 +68,10 @@ def download(files: Sequence[Wanted], folder: Path, *, force: bool = False) -> t
     targets = [(one, _inside(folder, one.path)) for one in files]
     missing = []
     for one, target in targets:
-        if not target.exists():
+        there = _sha256(target)
+        if there is None:
             missing.append((one, target))
-        elif _sha256(target) != one.info.sha256:
+        elif there != one.info.sha256:
             if not force:
                 raise UsageError(f"{target} is there with other content; fetch into another folder with --to, or replace it with --force")
             missing.append((one, target))
@@ -106,13 +107,21 @@ def _serves(run: Run, task: Task, variants: Sequence[str]) -> bool:
 
 
 def _inside(folder: Path, path: PurePosixPath) -> Path:
-    """`folder/path`. Keys come from a store that others may write to: none may lead out of the folder."""
-    target = folder / path
-    if not target.resolve().is_relative_to(folder.resolve()):
+    """`folder/path`. Keys come from a store that others may write to: none may lead out of the folder.
+
+    Links that the user put into the folder may.
+    """
+    if path.is_absolute() or ".." in path.parts:
         raise IntegrityError(f"the stored name {path} leads out of {folder}; the run's manifest was tampered with")
-    return target
+    return folder / path
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _sha256(path: Path) -> str | None:
+    """That of the file; None where there is none yet."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as err:
+        raise UsageError(f"{path}: there already, and no file that can be read ({err.strerror}); choose another folder with --to") from None

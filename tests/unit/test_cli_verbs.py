@@ -274,6 +274,26 @@ def test_fetch_writes_nothing_outside_its_folder(play: Play) -> None:
     assert not (play.folder / "play").exists()
 
 
+def test_fetch_says_what_stands_in_its_way(play: Play) -> None:
+    say(play, "run")
+    (play.folder / "play/report.html").mkdir(parents=True)
+    said = dailctl("fetch", "play", "--what", "report", "--force", cwd=play.folder)
+    assert said.code == 2
+    assert said.errors == [
+        "error: play/report.html: there already, and no file that can be read (Is a directory); choose another folder with --to"
+    ]
+    assert tree(play.folder / "play") == {"report.html": None}
+
+
+def test_fetch_follows_the_users_own_links(play: Play) -> None:
+    say(play, "run")
+    (play.folder / "elsewhere").mkdir()
+    (play.folder / "play").mkdir()
+    (play.folder / "play/a").symlink_to("../elsewhere")
+    assert dailctl("fetch", "play", "--variant", "a", cwd=play.folder).code == 0
+    assert (play.folder / "elsewhere/adapter/adapter_model.safetensors").is_file()
+
+
 def test_schema_goes_to_standard_output_or_a_file(tmp_path: Path) -> None:
     assert dailctl("schema").out == SCHEMA
     assert dailctl("schema", "--to", "s.json", cwd=tmp_path).code == 0
