@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from dail_runtime.errors import ModelError
 from dail_runtime.evaluate.grading.extract import THINK_END
 from dail_runtime.records import Finish, Sample
 from dail_runtime.rewrite.text import Decoder
@@ -48,6 +49,20 @@ class Budgets:
         spec = self._spec
         closing = max(map(len, self._closing_ids.values()))
         return max([spec.max_tokens, *(budget + closing + spec.forced_tokens for budget in spec.budgets)])
+
+    def prompt_room(self, length: int) -> int:
+        """Tokens that a prompt may have where prompt and response have `length` together.
+
+        Raises:
+            ModelError: none.
+        """
+        left = length - self.room()
+        if left < 1:
+            raise ModelError(
+                f"evaluate.maxTokens {self._spec.max_tokens}: answers of that length leave no room for a problem "
+                f"within the {length} tokens of the model; lower it and the budgets, or raise model.maxLength"
+            )
+        return left
 
     def cuts(self, samples: Sequence[Sample]) -> list[Cut]:
         """The cuts of a problem's first `budgetSamples` samples, for every budget in which they do not end by themselves."""

@@ -14,8 +14,11 @@ from dail_runtime.errors import ModelError, SetupError
 from dail_runtime.models.adapter import merge_adapter
 from dail_runtime.models.device import pick_dtype
 from dail_runtime.models.folder import config_folder, model_folder
-from dail_runtime.models.reason import reason
+from dail_runtime.models.reason import reason, remedy
 from dail_runtime.spec.model import ModelSpec
+
+_UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError, AttributeError, SafetensorError)
+"""What transformers raises about a model that it cannot make."""
 
 
 def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
@@ -28,7 +31,7 @@ def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as err:  # the loaders raise whatever a broken file makes them trip over
-        raise ModelError(f"model.id {spec.id}: its tokenizer cannot be loaded ({reason(err)}); {_remedy(err)}") from err
+        raise ModelError(f"model.id {spec.id}: its tokenizer cannot be loaded ({reason(err)}); {remedy(err)}") from err
     if not tokenizer.is_fast:
         raise ModelError(
             f"model.id {spec.id}: its tokenizer has no tokenizer.json; convert it with transformers and save it beside the weights"
@@ -68,8 +71,8 @@ def load_model(spec: ModelSpec, *, device: torch.device, adapter: Path | None = 
         )
     except torch.OutOfMemoryError:
         raise SetupError(f"model.id {spec.id}: it does not fit into the memory of {device}; use a larger GPU or a smaller model") from None
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError, AttributeError, SafetensorError) as err:
-        raise ModelError(f"model.id {spec.id}: it cannot be loaded ({reason(err)}); {_remedy(err)}") from err
+    except _UNREADABLE as err:
+        raise ModelError(f"model.id {spec.id}: it cannot be loaded ({reason(err)}); {remedy(err)}") from err
     # Weights that a file lacks are silently drawn at random by the loader: a run on them would be worthless.
     if found["missing_keys"]:
         missing = sorted(found["missing_keys"])
@@ -81,16 +84,17 @@ def load_model(spec: ModelSpec, *, device: torch.device, adapter: Path | None = 
 
 
 def empty_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
-    """The model in `folder` (`model_folder`) without its weights: parameters have shapes and take no memory."""
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+    """The model in `folder` (`model_folder`) without its weights: parameters have shapes and take no memory.
+
+    Raises:
+        ModelError: transformers does not know the architecture.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        with torch.device("meta"):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+    except _UNREADABLE as err:
+        raise ModelError(f"{folder}: the model cannot be made from its configuration ({reason(err)}); {remedy(err)}") from err
     if (folder / GENERATION_CONFIG_NAME).is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
     return model.requires_grad_(False).eval()
-
-
-def _remedy(err: Exception) -> str:
-    if "trust_remote_code" in str(err):
-        return "it needs code of its own, which dail never runs: choose a model that transformers itself supports"
-    return "check that transformers supports it, and download it again"

@@ -10,6 +10,7 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
 from dail_runtime.errors import ModelError, SpecError
 from dail_runtime.models import config_folder, eos_ids, max_length
+from dail_runtime.models.reason import reason, remedy
 from dail_runtime.spec.model import ModelSpec
 
 
@@ -35,7 +36,7 @@ def limits(spec: ModelSpec, tokenizer: PreTrainedTokenizerBase) -> Limits:
         has_own = (folder / "generation_config.json").is_file()
         generation = GenerationConfig.from_pretrained(folder, local_files_only=True) if has_own else None
     except (OSError, ValueError, KeyError, TypeError) as err:
-        raise ModelError(f"model.id {spec.id}: its configuration cannot be read ({err}); download it again") from None
+        raise ModelError(f"model.id {spec.id}: its configuration cannot be read ({reason(err)}); {remedy(err)}") from None
     config = config.get_text_config()
     return Limits(eos_ids(SimpleNamespace(config=config, generation_config=generation), tokenizer), max_length(spec, config))
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from dail_runtime.errors import ModelError
 from dail_runtime.models import free_device_memory, load_model, load_tokenizer, max_length, pick_device
 from dail_runtime.records import Sample
 from dail_runtime.rewrite.batch import Batch, Prefill, Response, prefill
@@ -127,6 +128,12 @@ class TransformersGenerator:
         if self._model is None:
             raise RuntimeError("the engine is closed")
         limit = limit_of(request, sampling, self._length)
+        known, highest = self._model.get_input_embeddings().weight.shape[0], max(map(max, request.contexts))
+        if highest >= known:
+            raise ModelError(
+                f"{request.key}: its prompt holds the token id {highest}, and {self._model.config.name_or_path} knows {known} tokens; "
+                "the tokenizer beside the weights is another model's: put their own there"
+            )
         for context, ids in enumerate(request.contexts):
             self._latest[context] = prefill(self._model, ids, self._length, self._latest.get(context))
         return _Job(request, tuple(self._latest[context] for context in range(contexts)), limit, list(request.samples))

@@ -45,7 +45,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
     tokenizer = load_tokenizer(spec.model)
     ends = limits(spec.model, tokenizer)
     budgets = Budgets(tokenizer, spec.evaluate, thinking=spec.model.thinking)
-    prompts = Prompts(tokenizer, spec.prompts, thinking=spec.model.thinking, max_tokens=ends.length - budgets.room())
+    prompts = Prompts(tokenizer, spec.prompts, thinking=spec.model.thinking, max_tokens=budgets.prompt_room(ends.length))
     sets = {name: _items(ctx, name, prompts) for name in [one.name for one in spec.data.evaluation] or [HELDOUT]}
     items = [item for part, _ in sets.values() for item in part]
     speed: dict[str, Any] = {}

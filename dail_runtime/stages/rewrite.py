@@ -9,17 +9,23 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import Any
 
+import torch
+from transformers import PreTrainedTokenizerBase
+
 from dail_runtime.errors import ResultError
-from dail_runtime.models import load_tokenizer
+from dail_runtime.evaluate.budgets import Budgets
+from dail_runtime.models import config_folder, empty_model, load_tokenizer
 from dail_runtime.objects import PROBLEMS, ROLLOUTS, rollout_key
 from dail_runtime.prompts.contexts import Prompts, PromptTooLong
 from dail_runtime.prompts.reference import references
 from dail_runtime.records import Problem, Rollout, from_jsonl
 from dail_runtime.rewrite.engine import Request, Sampling, open_engine, problem_seed
-from dail_runtime.rewrite.limits import limits, suppressed
+from dail_runtime.rewrite.limits import Limits, limits, suppressed
 from dail_runtime.rewrite.writer import Writer
+from dail_runtime.spec.job import JobSpec
 from dail_runtime.spec.rewrite import Engine, MixedPolicy, TransformersEngine
 from dail_runtime.stages.base import StageContext
+from dail_runtime.train.adapter import check_targets
 
 FACTS = "engine.json"
 """What the engine chose by itself and traces may depend on, written before the first of them."""
@@ -36,12 +42,15 @@ def run(ctx: StageContext) -> dict[str, Any]:
     of this attempt.
 
     Raises:
+        ModelError: no prompt could fit, or a later stage would stop: the evaluation has no room for one, or the model lacks a layer
+            that `train.lora.targets` names.
         ResultError: no problem's prompt fits.
     """
     spec, settings = ctx.job.spec, ctx.task.settings.rewrite
     tokenizer = load_tokenizer(spec.model)
     ends = limits(spec.model, tokenizer)
     prompts = Prompts(tokenizer, spec.prompts, thinking=spec.model.thinking, max_tokens=ends.length - settings.max_tokens)
+    _look_ahead(spec, tokenizer, ends)
     sampling = Sampling(
         max_tokens=settings.max_tokens,
         temperature=settings.temperature,
@@ -61,6 +70,13 @@ def run(ctx: StageContext) -> dict[str, Any]:
         raise ResultError(f"no problem can be shown to the model with its solution, for example: {work.example}")
     work.tell()
     return {**counts, **_facts(ctx), **speed}
+
+
+def _look_ahead(spec: JobSpec, tokenizer: PreTrainedTokenizerBase, ends: Limits) -> None:
+    """What would end the run in a later stage, for a reason that is known before the first trace."""
+    Budgets(tokenizer, spec.evaluate, thinking=spec.model.thinking).prompt_room(ends.length)
+    targets = {target: None for name in spec.variant_names() for target in spec.settings(name).train.lora.targets}
+    check_targets(empty_model(config_folder(spec.model), torch.float32), tuple(targets))
 
 
 def _generate(work: _Work, requests: Iterator[Request], sampling: Sampling) -> dict[str, Any]:

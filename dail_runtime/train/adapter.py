@@ -174,11 +174,11 @@ def check_targets(model: PreTrainedModel, targets: tuple[str, ...]) -> None:
     tied = output.weight is embedding.weight
     linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear) and not (tied and module is output)}
     known = sorted({name.rsplit(".", 1)[-1] for name in linear})
+    remedy = f"name some of {', '.join(known)}" if known else "choose another model"
     for target in targets:
         if not any(name == target or name.endswith(f".{target}") for name in linear):
             raise ModelError(
-                f"train.lora.targets: {model.config.name_or_path} has no linear layer {target!r} that can be adapted; "
-                f"name some of {', '.join(known)}"
+                f"train.lora.targets: {model.config.name_or_path} has no linear layer {target!r} that can be adapted; {remedy}"
             )
 
 

@@ -32,7 +32,8 @@ def write_rows(path: Path, rows: Iterable[Any]) -> str:
 
 def data_job(data: Mapping[str, Any], **sections: Any) -> DailJob:
     """A job over the `data` section; its model is never loaded by the stages that need none."""
-    spec = {"model": {"id": "owner/name"}, "data": dict(data), **sections}
+    # Answers that leave room for a problem in the smallest models of these tests.
+    spec = {"model": {"id": "owner/name"}, "data": dict(data), "evaluate": {"maxTokens": 16}, **sections}
     return DailJob.model_validate({"apiVersion": "dail/v1alpha1", "kind": "DailJob", "metadata": {"name": "one"}, "spec": spec})
 
 

@@ -306,7 +306,7 @@ def test_a_set_of_which_nothing_fits_is_an_error(bed: Callable[..., Bed]) -> Non
 
 
 def test_forced_endings_count_in_the_room_a_prompt_leaves(bed: Callable[..., Bed]) -> None:
-    with pytest.raises(ModelError, match="leaves no room for a prompt"):
+    with pytest.raises(ModelError, match="leave no room for a problem"):
         bed(max_length=64, budgets=[40]).run()
 
 

@@ -15,8 +15,10 @@ from dail_runtime.errors import Interrupted, ModelError, ResultError, SpecError,
 from dail_runtime.models import load_tokenizer
 from dail_runtime.records import Problem, Rollout, Sample, to_jsonl
 from dail_runtime.rewrite.engine import Request, Sampling, Tick, open_engine, problem_seed
+from dail_runtime.rewrite.limits import limits
 from dail_runtime.rewrite.writer import Writer
 from dail_runtime.spec import DailJob, plan
+from dail_runtime.spec.model import ModelSpec
 from dail_runtime.spec.rewrite import Engine as EngineSpec
 from dail_runtime.stages import rewrite
 from dail_runtime.stages.base import StageContext
@@ -59,7 +61,14 @@ class Bed:
 
 @pytest.fixture
 def bed(model: Path, tmp_path: Path) -> Callable[..., Bed]:
-    def make(problems: list[Problem] = PROBLEMS, *, max_length: int = 600, thinking: bool = False, **settings: Any) -> Bed:
+    def make(
+        problems: list[Problem] = PROBLEMS,
+        *,
+        max_length: int = 600,
+        thinking: bool = False,
+        later: dict[str, Any] | None = None,
+        **settings: Any,
+    ) -> Bed:
         root = open_store(str(tmp_path / "run"))
         root.at("prepare").put("problems.jsonl", to_jsonl(problems))
         spec = {
@@ -67,6 +76,8 @@ def bed(model: Path, tmp_path: Path) -> Callable[..., Bed]:
             "data": {"solutions": "/none.jsonl"},
             "rewrite": {"samples": 3, "maxTokens": 24, "engine": ENGINE, **settings},
             "seed": 7,
+            "evaluate": {"maxTokens": 24},
+            **(later or {}),
         }
         job = {"apiVersion": "dail/v1alpha1", "kind": "DailJob", "metadata": {"name": "t"}, "spec": spec}
         return Bed(root, DailJob.model_validate(job))
@@ -207,6 +218,20 @@ def test_problems_whose_prompt_is_too_long_are_counted_and_left_out(bed: Callabl
     assert len(scripted) == 1
 
 
+@pytest.mark.parametrize(
+    ("later", "says"),
+    [
+        ({"evaluate": {"maxTokens": 600}}, r"^evaluate\.maxTokens 600: .* within the 600 tokens of the model; lower it"),
+        ({"variants": {"a": {}, "b": {"train": {"lora": {"targets": ["c_attn"]}}}}}, r"^train\.lora\.targets: .* no linear layer 'c_attn'"),
+    ],
+)
+def test_what_would_end_a_later_stage_is_told_before_the_work(bed: Callable[..., Bed], later: dict[str, Any], says: str) -> None:
+    run = bed(later=later)
+    with pytest.raises(ModelError, match=says):
+        run.run()
+    assert not run.objects()
+
+
 def test_a_rewrite_of_nothing_is_an_error(bed: Callable[..., Bed], scripted: list[ScriptedEngine]) -> None:
     with pytest.raises(ResultError, match="no problem can be shown to the model with its solution, for example: problem 'long'"):
         bed([Problem(id="long", problem="word " * 700, solutions=("short",))]).run()
@@ -298,3 +323,13 @@ def test_results_do_not_depend_on_the_order_in_which_problems_finish(bed: Callab
     other = one.run(out="other")
     assert one.objects("one") == one.objects("other")
     assert {**counts, "tokens_per_s": 0} == {**other, "tokens_per_s": 0}
+
+
+def test_a_model_that_needs_code_of_its_own_is_refused_in_one_line(tmp_path: Path) -> None:
+    config = make_tiny_model(tmp_path / "model") / "config.json"
+    own = {"model_type": "theirs", "auto_map": {"AutoConfig": "code.Config"}}
+    config.write_text(json.dumps({**json.loads(config.read_text()), **own}))
+    spec = ModelSpec(id=str(config.parent))
+    with pytest.raises(ModelError, match=r"it needs code of its own, which dail never runs") as caught:
+        limits(spec, load_tokenizer(spec))
+    assert "\n" not in str(caught.value)

@@ -203,6 +203,11 @@ def test_a_prompt_without_room_for_a_response_is_refused_by_name(spec: ModelSpec
         drawn(engine, [Request("problem-7", (prompt(1, 64),), (0,), 1)], sampling())
 
 
+def test_a_tokenizer_of_another_model_is_known_by_an_id_that_the_model_lacks(spec: ModelSpec) -> None:
+    with pytest.raises(ModelError, match=r"problem-7: its prompt holds the token id 9999, .* knows \d+ tokens; the tokenizer"):
+        drawn(generator(spec), [Request("problem-7", ((30, 9999),), (0,), 1)], sampling())
+
+
 def test_requests_are_pulled_as_room_appears(spec: ModelSpec) -> None:
     pulled = 0
 
