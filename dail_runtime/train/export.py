@@ -7,6 +7,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from transformers import GenerationConfig
+from transformers.utils import GENERATION_CONFIG_NAME
+
 from dail_runtime.objects import ADAPTER, MODEL
 from dail_runtime.store import Store
 from dail_runtime.train.adapter import Student, merge
@@ -35,7 +38,10 @@ def save_merged(student: Student, tokenizer: PreTrainedTokenizerBase, out: Store
     """Write `model/`: the merged weights, their config and the tokenizer. The student is used up."""
     model = merge(student)
     with tempfile.TemporaryDirectory(prefix="dail-model-") as folder:
+        # Published ones often hold flags that transformers takes with a warning and refuses to save: written as they came.
+        generation, model.generation_config = model.generation_config, GenerationConfig()
         model.save_pretrained(folder, max_shard_size="5GB")
+        generation.to_json_file(Path(folder, GENERATION_CONFIG_NAME))
         tokenizer.save_pretrained(folder)
         _upload(Path(folder), out.at(MODEL))
 

@@ -119,6 +119,17 @@ def test_prompts_that_do_not_fit_are_counted(model: Path, tmp_path: Path) -> Non
         run(saved)
 
 
+def test_a_generation_config_that_transformers_refuses_to_save_is_kept_as_it_came(tmp_path: Path) -> None:
+    folder = make_tiny_model(tmp_path / "model")
+    config = folder / "generation_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "do_sample": False, "temperature": 0.6, "top_k": 20}))
+    saved = training_run(folder, tmp_path / "run", train={"objective": "nll", "epochs": 1})
+    run(saved)
+    kept = json.loads(saved.at("train/tuned").get("model/generation_config.json"))
+    assert (kept["do_sample"], kept["temperature"], kept["top_k"]) == (False, 0.6, 20)
+    assert kept["eos_token_id"] == json.loads(config.read_text())["eos_token_id"]
+
+
 @pytest.mark.parametrize(("train", "says"), [({"lora": {"targets": ["c_attn"]}}, "no linear layer 'c_attn'")])
 def test_a_wrong_target_is_an_error_before_anything_is_written(train: dict[str, Any], says: str, model: Path, tmp_path: Path) -> None:
     saved = training_run(model, tmp_path, train=train)
