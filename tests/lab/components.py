@@ -35,12 +35,16 @@ class Process:
 
     @classmethod
     def of(cls, pid: int) -> Process | None:
-        """The living process of this number; None where there is none, or only a zombie."""
+        """The living process of this number; None where there is none, or only a zombie.
+
+        While other threads of it still end, its first thread may be a zombie already: then its ports and files are still open.
+        """
         try:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         except OSError:
             return None
-        return None if fields[0] == "Z" else cls(pid, int(fields[19]))
+        state, threads = fields[0], int(fields[17])
+        return None if state == "Z" and threads <= 1 else cls(pid, int(fields[19]))
 
     @property
     def alive(self) -> bool:

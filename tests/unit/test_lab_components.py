@@ -55,6 +55,20 @@ def test_a_process_is_not_taken_for_a_later_one_with_its_number() -> None:
     assert not Process(me.pid, me.started - 1).alive
 
 
+def test_a_process_lives_until_its_last_thread_has_ended() -> None:
+    script = (
+        "import ctypes, platform, threading, time\nthreading.Thread(target=time.sleep, args=(3600,)).start()\n"
+        # exit(2) ends the thread that calls it alone.
+        "ctypes.CDLL(None).syscall(60 if platform.machine() == 'x86_64' else 93, 0)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script]) as process:
+        status = Path(f"/proc/{process.pid}/stat")
+        assert wait_until(lambda: status.read_text().rpartition(")")[2].split()[0] == "Z", 120)
+        assert Process.of(process.pid) is not None
+        process.kill()
+    assert Process.of(process.pid) is None
+
+
 def test_the_kernel_ends_a_component_with_its_owner(tmp_path: Path) -> None:
     script = (
         "import sys, time\nfrom pathlib import Path\nfrom tests.lab.components import Component\n"
