@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import platformdirs
+from safetensors import SafetensorError
 
 from dail_runtime.errors import SetupError
 
@@ -49,7 +50,7 @@ def cached(name: str, make: Callable[[Path], None]) -> Path:
         make(unfinished)
         unfinished.chmod(0o755)
         unfinished.rename(folder)
-    except OSError as err:
+    except (OSError, SafetensorError) as err:
         if not folder.is_dir():
             raise SetupError(f"{folder} cannot be written ({err}); make room there or set DAIL_CACHE to another folder") from err
     finally:

@@ -10,6 +10,7 @@ from dail_runtime.models.adapter import adapter_digest
 from dail_runtime.models.cache import cached
 from dail_runtime.models.folder import model_folder
 from dail_runtime.models.load import load_model
+from dail_runtime.models.save import save_model
 from dail_runtime.spec.model import ModelSpec
 from dail_runtime.store import digest_of
 
@@ -26,6 +27,6 @@ def merged_folder(model: ModelSpec, adapter: Path, dtype: torch.dtype) -> Path:
 
     def merge(target: Path) -> None:
         named = model.model_copy(update={"dtype": str(dtype).removeprefix("torch.")})
-        load_model(named, device=torch.device("cpu"), adapter=adapter).save_pretrained(target)
+        save_model(load_model(named, device=torch.device("cpu"), adapter=adapter), target)
 
     return cached(f"merged-{digest_of(shape)[:24]}", merge)

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dail_runtime.errors import IntegrityError
+from dail_runtime.models.save import scratch
 from dail_runtime.store import Store
 
 MARKER = "complete.json"
@@ -50,9 +51,9 @@ class Checkpoints:
             return
         folder = self._store.at(name)
         written: dict[str, str | None] = {}
-        with tempfile.TemporaryDirectory(prefix="dail-checkpoint-") as temporary:
+        with scratch("dail-checkpoint-") as temporary:
             for kind, tensors in checkpoint.tensors.items():
-                path = Path(temporary, f"{kind}.safetensors")
+                path = temporary / f"{kind}.safetensors"
                 save_file({key: one.detach().cpu().contiguous() for key, one in tensors.items()}, path)
                 written[path.name] = folder.put_file(path.name, path).sha256
                 path.unlink()

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transformers import GenerationConfig
-from transformers.utils import GENERATION_CONFIG_NAME
-
+from dail_runtime.models.save import save_model, scratch
 from dail_runtime.objects import ADAPTER, MODEL
 from dail_runtime.store import Store
 from dail_runtime.train.adapter import Student, merge
@@ -24,26 +21,23 @@ def save_adapter(student: Student, out: Store, *, base: str, revision: str | Non
     """Write `adapter/`, whose config names the base model as the job does."""
     config = student.peft.peft_config["default"]
     config.base_model_name_or_path, config.revision = base, revision
-    with tempfile.TemporaryDirectory(prefix="dail-adapter-") as folder:
+    with scratch("dail-adapter-") as folder:
         student.peft.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
-        path = Path(folder, "adapter_config.json")
+        path = folder / "adapter_config.json"
         written = json.loads(path.read_text(encoding="utf-8"))
         # peft keeps the names in a set, whose order differs from process to process.
         written["target_modules"] = sorted(written["target_modules"])
         path.write_text(json.dumps(written, indent=2), encoding="utf-8")
-        _upload(Path(folder), out.at(ADAPTER))
+        _upload(folder, out.at(ADAPTER))
 
 
 def save_merged(student: Student, tokenizer: PreTrainedTokenizerBase, out: Store) -> None:
     """Write `model/`: the merged weights, their config and the tokenizer. The student is used up."""
     model = merge(student)
-    with tempfile.TemporaryDirectory(prefix="dail-model-") as folder:
-        # Published ones often hold flags that transformers takes with a warning and refuses to save: written as they came.
-        generation, model.generation_config = model.generation_config, GenerationConfig()
-        model.save_pretrained(folder, max_shard_size="5GB")
-        generation.to_json_file(Path(folder, GENERATION_CONFIG_NAME))
+    with scratch("dail-model-") as folder:
+        save_model(model, folder)
         tokenizer.save_pretrained(folder)
-        _upload(Path(folder), out.at(MODEL))
+        _upload(folder, out.at(MODEL))
 
 
 def _upload(folder: Path, store: Store) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 from huggingface_hub import constants, errors
+from safetensors import SafetensorError
 
 from dail_runtime.errors import DailError, ModelError, SetupError
 from dail_runtime.models import cache, locate
@@ -170,6 +171,15 @@ def test_of_two_that_fill_the_same_folder_the_first_wins(own_cache: Path) -> Non
 
     assert (cache.cached("model", slow) / "who").read_text() == "first"
     assert [path.name for path in own_cache.iterdir()] == ["model"]
+
+
+def test_weights_that_find_no_room_in_the_cache_are_said_in_a_sentence(own_cache: Path) -> None:
+    def make(_: Path) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    with pytest.raises(SetupError, match=r"No space left on device .* make room there or set DAIL_CACHE"):
+        cache.cached("model", make)
+    assert list(own_cache.iterdir()) == []
 
 
 def test_a_cache_that_cannot_be_written_is_said_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from dail_runtime.errors import SetupError
 from dail_runtime.store import Store
 from dail_runtime.train.checkpoint import MARKER, Checkpoint, Checkpoints
 from tests.support.training import store_at
@@ -126,3 +128,19 @@ def test_a_damaged_one_is_named_and_an_older_one_taken(damage: str, tmp_path: Pa
     assert found.step == 5
     assert len(said) == 1
     assert "step-00000010 is damaged" in said[0]
+
+
+def test_temporary_files_without_room_are_said_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = Checkpoints(store_at(tmp_path / "store"), keep=2)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # A full disk, as far as whoever writes can tell.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(SetupError, match=r"File too large .* make room, or let TMPDIR name a larger disk"):
+            checkpoints.save(checkpoint(1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    with pytest.raises(SetupError, match=r"gone: files cannot be put together there"):
+        checkpoints.save(checkpoint(1))
+    assert checkpoints.newest(nobody) is None
