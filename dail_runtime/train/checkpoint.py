@@ -43,12 +43,16 @@ class Checkpoints:
     def __init__(self, store: Store, *, keep: int) -> None:
         """`keep`: how many complete ones stay."""
         self._store, self._keep = store, keep
+        self._damaged: set[str] = set()
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write it, then remove those that are too old or were left half-written."""
+        """Write it, then remove those that are too old, damaged or were left half-written."""
         name = _name(checkpoint.step)
         if name in self._complete():
             return
+        if name in self._damaged:
+            self._remove(name)
+            self._damaged.discard(name)
         folder = self._store.at(name)
         written: dict[str, str | None] = {}
         with scratch("dail-checkpoint-") as temporary:
@@ -66,12 +70,16 @@ class Checkpoints:
                 self._remove(old)
 
     def newest(self, say: Callable[[str], None]) -> Checkpoint | None:
-        """The newest complete one that can be read, or None. One that is damaged is named to `say` and passed over."""
-        for name in reversed(self._complete()):
+        """The newest complete one that can be read, or None. One that is damaged is named to `say`, passed over, and never kept instead of
+        a whole one: training comes by its step once more."""
+        complete = self._complete()
+        for name in reversed(complete):
             try:
                 return self.load(int(name.removeprefix(_FOLDER)))
             except (IntegrityError, KeyError, SafetensorError, ValueError) as err:
-                say(f"The checkpoint {self._store.uri}/{name} is damaged ({err}); training goes on from an older one.")
+                self._damaged.add(name)
+                where = "the start" if name == complete[0] else "an older one"
+                say(f"The checkpoint {self._store.uri}/{name} is damaged ({err}); training goes on from {where}.")
         return None
 
     def clear(self) -> None:
@@ -87,6 +95,9 @@ class Checkpoints:
         """
         folder = self._store.at(_name(step))
         written: Mapping[str, str] = json.loads(folder.get(MARKER))
+        there = {info.key for info in folder.list()}
+        if not isinstance(written, dict) or not {_STATE, _CURVES} <= written.keys() <= there:
+            raise IntegrityError(f"{MARKER} does not name what is there")
         tensors: dict[str, dict[str, Tensor]] = {}
         with tempfile.TemporaryDirectory(prefix="dail-checkpoint-") as temporary:
             for key in written:
@@ -109,7 +120,8 @@ class Checkpoints:
         return sorted({info.key.split("/")[0] for info in self._store.list()})
 
     def _complete(self) -> list[str]:
-        return sorted(info.key.split("/")[0] for info in self._store.list() if info.key.endswith(f"/{MARKER}"))
+        found = {info.key.split("/")[0] for info in self._store.list() if info.key.endswith(f"/{MARKER}")}
+        return sorted(found - self._damaged)
 
 
 def _name(step: int) -> str:

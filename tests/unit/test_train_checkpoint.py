@@ -144,3 +144,32 @@ def test_temporary_files_without_room_are_said_in_a_sentence(tmp_path: Path, mon
     with pytest.raises(SetupError, match=r"gone: files cannot be put together there"):
         checkpoints.save(checkpoint(1))
     assert checkpoints.newest(nobody) is None
+
+
+def test_damaged_ones_never_push_out_those_that_are_written_after_them(tmp_path: Path) -> None:
+    for step in (10, 15):
+        Checkpoints(store_at(tmp_path), keep=2).save(checkpoint(step))
+    for step in (10, 15):
+        (tmp_path / f"step-{step:08d}" / "optimizer.safetensors").write_bytes(b"x")
+    checkpoints, said = Checkpoints(store_at(tmp_path), keep=2), list[str]()
+    assert checkpoints.newest(said.append) is None
+    assert [one.rsplit("; ", 1)[1] for one in said] == ["training goes on from an older one.", "training goes on from the start."]
+    # The training comes by the steps that were lost once more, and may be killed after any of them.
+    for step in (5, 10, 12):
+        checkpoints.save(checkpoint(step))
+        found = Checkpoints(store_at(tmp_path), keep=2).newest(nobody)
+        assert found is not None
+        assert found.step == step
+    assert {key.split("/")[0] for key in keys(store_at(tmp_path))} == {"step-00000010", "step-00000012"}
+
+
+@pytest.mark.parametrize("marker", [b"{}", b"null", b'{"adapter.safetensors": "0"}', b'{"state.json": "", "curves.jsonl": "", "a//b": ""}'])
+def test_a_marker_that_names_something_else_is_damage(marker: bytes, tmp_path: Path) -> None:
+    checkpoints = Checkpoints(store_at(tmp_path), keep=2)
+    for step in (5, 10):
+        checkpoints.save(checkpoint(step))
+    store_at(tmp_path).put(f"step-00000010/{MARKER}", marker)
+    said: list[str] = []
+    found = checkpoints.newest(said.append)
+    assert found is not None
+    assert (found.step, len(said)) == (5, 1)
