@@ -58,9 +58,10 @@ def run(ctx: StageContext) -> dict[str, Any]:
     check_world(world, ctx.abandon)
     if world.size > 1:
         ctx.progress.say(f"{world.size} processes train together{', a GPU each' if device.type == 'cuda' else ''}.")
-    tokenizer = world.lead_first(lambda: load_tokenizer(source))
+    folder, tokenizer = world.lead_first(lambda: (model_folder(source), load_tokenizer(source)))
+    world.meet()
     room = room_of(device, free_memory(), here.local_size)
-    weights = parameter_count(model_folder(source)) * pick_dtype(source, device).itemsize
+    weights = parameter_count(folder) * pick_dtype(source, device).itemsize
     spread = must_shard(spec.shard, weights=weights, room=room, world=world)
     model = _model(ctx, device, world, spread=spread)
     data = _data(ctx, tokenizer, model)
@@ -69,6 +70,7 @@ def run(ctx: StageContext) -> dict[str, Any]:
         raise ResultError(f"{ctx.task.name}: there is no trace to learn from ({reasons}); see the counts of select")
     recompute = recomputes(spec.gradient_checkpointing, model)
     student = Student(model, spec.lora, seed=ctx.job.spec.seed, recompute=recompute)
+    world.meet()
     if spread:
         shard(student, world)
     plan = plan_memory(

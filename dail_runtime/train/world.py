@@ -37,6 +37,7 @@ class World:
     def __init__(self, place: Place, device: torch.device, store: Store | None = None) -> None:
         """`store`: where the ranks met; None where there is one only."""
         self.place, self.device, self._store = place, device, store
+        self._meetings = 0
 
     @property
     def lead(self) -> bool:
@@ -94,6 +95,20 @@ class World:
         for pending in dist.batch_isend_irecv(work) if work else []:
             pending.wait()
 
+    def meet(self) -> None:
+        """Return once all ranks have come here, however long that takes.
+
+        Before what all compute together, where some may come late: a collective gives up after ten minutes (NCCL's default), and to
+        download a model, or to read a large one on rank 0 alone, may take longer. The loss of a rank ends this one.
+        """
+        if self._store is None:
+            return
+        self._meetings += 1
+        key = f"dail/met/{self._meetings}"
+        self._store.add(key, 1)
+        while self._store.add(key, 0) < self.size:
+            time.sleep(0.2)
+
     def lead_first(self, make: Callable[[], T]) -> T:
         """`make()` on the first rank of each machine, then on the others there, which find what it left (a download, say)."""
         key = f"dail/prepared/{self.place.node}"
@@ -105,7 +120,7 @@ class World:
             return made
         # Without a time limit of its own: a download takes what it takes, and the loss of its rank ends this one.
         while not self._store.check([key]):
-            threading.Event().wait(0.2)
+            time.sleep(0.2)
         return make()
 
 

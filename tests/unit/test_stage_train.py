@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,14 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dail_runtime.errors import ModelError, ResultError
+from dail_runtime.models import locate
+from dail_runtime.stages.base import end_process
+from dail_runtime.stages.follow import follow_task
 from dail_runtime.stages.jobs import load_saved_job
 from dail_runtime.stages.run import run_task
-from dail_runtime.store import Manifest
+from dail_runtime.store import Manifest, ObjectInfo
+from dail_runtime.store.file import FileStore
+from tests.support.ranks import run_ranks
 from tests.support.stage_process import SavedRun, run_stage
 from tests.support.tiny import make_tiny_model
 from tests.support.training import finish, training_run
@@ -82,6 +89,33 @@ def test_variants_are_trained_by_their_own_settings(model: Path, tmp_path: Path)
     manifest = run(saved, "train/sft")
     assert manifest.counts["boxes_added"] == 6
     assert "sft: 6 of 6 expert solutions have no \\boxed answer" in manifest.counts["notes"][0]
+
+
+def test_ranks_of_one_machine_fetch_the_model_once(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "fetched"
+
+    class Far(FileStore):
+        def get_file(self, key: str, path: Path) -> ObjectInfo:
+            with log.open("a") as file:
+                print(key, file=file)
+            if key == "model.safetensors":
+                time.sleep(2)  # a download takes its time: a rank that does not wait for it begins one of its own
+            return super().get_file(key, path)
+
+    monkeypatch.setattr(locate, "open_store", lambda _: Far(model))
+    monkeypatch.setenv("DAIL_CACHE", str(tmp_path / "cache"))
+    train = {"objective": "nll", "epochs": 1, "saveMerged": False}
+    saved = training_run(model, tmp_path / "run", train=train, model={"id": "s3://far/model", "dtype": "float32"})
+
+    def body(rank: int) -> None:
+        job, content = load_saved_job(saved.root, saved.digest)
+        if rank == 0:
+            run_task(saved.root, job, content, "train/tuned", lambda _: None)
+        else:
+            follow_task(saved.root, job, content, "train/tuned", threading.Event(), end_process)
+
+    run_ranks(2, body)
+    assert log.read_text().split().count("model.safetensors") == 1
 
 
 def test_what_memory_it_will_take_is_said_before_the_first_step(model: Path, tmp_path: Path) -> None:

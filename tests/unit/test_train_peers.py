@@ -8,6 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import torch
@@ -146,6 +147,25 @@ def test_an_error_on_one_rank_is_that_of_all(monkeypatch: pytest.MonkeyPatch) ->
     found = run_ranks(3, body)
     assert found[2] == (7, "memory ran out; lower it")
     assert found[0] == found[1] == (7, "rank 2 of 3 ended: memory ran out; lower it")
+
+
+def test_ranks_meet_however_late_one_of_them_comes(tmp_path: Path) -> None:
+    waits, comes = tmp_path / "waits", tmp_path / "comes"
+
+    def body(rank: int) -> bool:
+        with joined(place(), CPU, threading.Event(), lambda _: None) as world:
+            world.meet()
+            if rank == 0:
+                while not waits.exists():
+                    time.sleep(0.01)
+                time.sleep(0.5)  # one that did not wait would be gone by now
+                comes.touch()
+            else:
+                waits.touch()
+            world.meet()
+            return comes.exists()
+
+    assert run_ranks(2, body) == [True, True]
 
 
 def test_a_rank_that_waits_for_the_others_stops_when_it_is_asked_to() -> None:
