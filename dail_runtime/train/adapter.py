@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
+from peft.tuners.lora.layer import ParamWrapper
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -48,7 +49,13 @@ class Student:
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(seed)
             # Its first values are drawn on the CPU: the same on every device.
-            self.peft: PeftModel = get_peft_model(model, config, autocast_adapter_dtype=True)
+            try:
+                self.peft: PeftModel = get_peft_model(model, config, autocast_adapter_dtype=True)
+            except ValueError as err:
+                # Experts that are one tensor can be adapted, but not in every way that linear layers can.
+                raise ModelError(
+                    f"train.lora: {model.config.name_or_path} cannot be adapted so ({err}); change targets or dropout"
+                ) from None
         if self.dtype != torch.float32:
             # Autocast multiplies in 16 bits: widening a layer's input to the adapter's type first would only be undone.
             for module in model.modules():
@@ -60,6 +67,8 @@ class Student:
         # peft says it is in training mode while the layers inside are still in evaluation mode, where nothing is recomputed.
         self.peft.train()
         self.decoder: nn.Module = model.get_decoder()
+        if self.decoder is model:
+            raise ModelError(f"{model.config.name_or_path}: {type(model).__name__} does not tell its decoder apart; choose another model")
         self._output: nn.Module = model.get_output_embeddings()
         self.head = head_of(model)
         self.sharded = False
@@ -177,6 +186,7 @@ def check_targets(model: PreTrainedModel, targets: tuple[str, ...]) -> None:
     remedy = f"name some of {', '.join(known)}" if known else "choose another model"
     for target in targets:
         if not any(name == target or name.endswith(f".{target}") for name in linear):
+            remedy = f"name some of {', '.join(known)}" if known else "it has none at all: choose another model"
             raise ModelError(
                 f"train.lora.targets: {model.config.name_or_path} has no linear layer {target!r} that can be adapted; {remedy}"
             )
@@ -192,7 +202,8 @@ def merge(student: Student) -> PreTrainedModel:
     with torch.no_grad():
         for module in student.peft.modules():
             if isinstance(module, LoraLayer):
-                weight = module.get_base_layer().weight
+                # All experts of a layer are one tensor, which is no layer's `weight`.
+                weight = module.get_param() if isinstance(module, ParamWrapper) else module.get_base_layer().weight
                 weight.copy_(weight.float() + module.get_delta_weight("default").float())
     plain: PreTrainedModel = student.peft.unload()
     return plain

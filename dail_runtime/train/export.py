@@ -25,8 +25,9 @@ def save_adapter(student: Student, out: Store, *, base: str, revision: str | Non
         student.peft.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
         path = folder / "adapter_config.json"
         written = json.loads(path.read_text(encoding="utf-8"))
-        # peft keeps the names in a set, whose order differs from process to process.
-        written["target_modules"] = sorted(written["target_modules"])
+        # peft keeps names in sets, whose order differs from process to process.
+        for names in ("target_modules", "target_parameters"):
+            written[names] = sorted(written[names]) if written[names] else written[names]
         path.write_text(json.dumps(written, indent=2), encoding="utf-8")
         _upload(folder, out.at(ADAPTER))
 

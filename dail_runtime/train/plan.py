@@ -99,7 +99,10 @@ def _layer(config: Any, spec: TrainSpec, itemsize: int) -> int:
     Both norms keep their input in float32 and their output; attention its inputs and its output; a gated MLP four tensors of its
     inner width. Linear layers keep nothing for their frozen matrix; their adapter keeps its input (those above) and r numbers.
     """
-    width, inner = int(config.hidden_size), int(getattr(config, "intermediate_size", 4 * config.hidden_size))
+    width = int(config.hidden_size)
+    inner = getattr(config, "intermediate_size", 4 * width)
+    if isinstance(inner, list):  # one for each layer
+        inner = max(inner)
     heads = int(config.num_attention_heads)
     head = int(getattr(config, "head_dim", None) or width // heads)
     others = int(getattr(config, "num_key_value_heads", None) or heads)

@@ -13,8 +13,14 @@ from transformers import (
     CohereForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
+    Glm4MoeConfig,
+    Glm4MoeForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
     GraniteConfig,
     GraniteForCausalLM,
+    Llama4ForCausalLM,
+    Llama4TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
@@ -42,6 +48,14 @@ SHAPE = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
+EXPERTS = {
+    "moe_intermediate_size": 8,
+    "n_routed_experts": 4,
+    "n_group": 1,
+    "topk_group": 1,
+    "num_experts_per_tok": 2,
+    "first_k_dense_replace": 1,
+}
 
 
 def family(name: str) -> PreTrainedModel:
@@ -51,6 +65,9 @@ def family(name: str) -> PreTrainedModel:
         "gemma 2, soft-cap": lambda: Gemma2ForCausalLM(Gemma2Config(**SHAPE, final_logit_softcapping=3.0)),
         "cohere, logit scale": lambda: CohereForCausalLM(CohereConfig(**SHAPE, logit_scale=0.3)),
         "granite, logits scaling": lambda: GraniteForCausalLM(GraniteConfig(**SHAPE, logits_scaling=4.0)),
+        "glm 4, a layer of experts": lambda: Glm4MoeForCausalLM(Glm4MoeConfig(**SHAPE, **EXPERTS)),
+        "gpt 2, no linear layer": lambda: GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=16, n_layer=1, n_head=2)),
+        "llama 4, text": lambda: Llama4ForCausalLM(Llama4TextConfig(**SHAPE, intermediate_size_mlp=32, num_local_experts=2)),
     }
     model: PreTrainedModel = made[name]()
     return model.requires_grad_(False).eval()
@@ -159,6 +176,36 @@ def test_an_adapted_output_layer_makes_the_models_own_logits_and_its_loss_has_au
     with torch.no_grad():
         adapted = student.causal.eval()(IDS).logits
     torch.testing.assert_close(merge(student)(IDS).logits, adapted, rtol=1e-4, atol=1e-4)
+
+
+def test_experts_that_are_one_tensor_are_merged_like_layers() -> None:
+    student = Student(family("glm 4, a layer of experts"), LoraSpec(r=2), seed=0, recompute=False)
+    assert any("experts" in name for name in student.trainable)
+    noise = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in student.trainable.values():
+            weight.add_(torch.randn(weight.shape, generator=noise), alpha=0.1)
+        base, adapted = student.peft.eval(), student.causal.eval()(IDS).logits
+        with base.disable_adapter():
+            assert not torch.allclose(student.causal(IDS).logits, adapted, atol=1e-2)
+        torch.testing.assert_close(merge(student)(IDS).logits, adapted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "lora", "says"),
+    [
+        (
+            "glm 4, a layer of experts",
+            LoraSpec(dropout=0.1),
+            r"train.lora: .* cannot be adapted so \(.*dropout.*\); change targets or dropout",
+        ),
+        ("gpt 2, no linear layer", LoraSpec(), "no linear layer 'q_proj' that can be adapted; it has none at all: choose another model"),
+        ("llama 4, text", LoraSpec(), "Llama4ForCausalLM does not tell its decoder apart; choose another model"),
+    ],
+)
+def test_models_that_cannot_be_adapted_are_refused_in_a_sentence(name: str, lora: LoraSpec, says: str) -> None:
+    with pytest.raises(ModelError, match=says):
+        Student(family(name), lora, seed=0, recompute=False)
 
 
 def test_a_target_that_matches_no_layer_is_an_error_that_names_the_layers(folder: Path) -> None:

@@ -130,3 +130,6 @@ def test_rows_of_the_plan_are_those_of_training() -> None:
     plan = plan_memory(config, train_spec(microBatchTokens=64), lengths, **kind)
     assert plan.tokens <= 64
     assert plan.adapter == 48
+    # Widths of their own in each layer (Gemma 3n): the widest counts.
+    config.intermediate_size = [8, 32, 16]
+    assert plan_memory(config, train_spec(microBatchTokens=64), lengths, **kind).activations == plan.activations
