@@ -49,7 +49,8 @@ def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
 def load_model(spec: ModelSpec, *, device: torch.device, adapter: Path | None = None, dtype: torch.dtype | None = None) -> PreTrainedModel:
     """The causal language model on `device`, in evaluation mode and frozen; `adapter` (a LoRA folder) is merged in.
 
-    Attention is PyTorch's scaled_dot_product_attention where the architecture has it. The dtype is `pick_dtype`'s, if none is given.
+    Attention is PyTorch's scaled_dot_product_attention where it computes what the architecture asks for. The dtype is `pick_dtype`'s, if
+    none is given.
 
     Raises:
         ModelError: the weights are missing, incomplete, unsafe or of an architecture that dail cannot load.
@@ -79,8 +80,7 @@ def load_model(spec: ModelSpec, *, device: torch.device, adapter: Path | None = 
         raise ModelError(f"model.id {spec.id}: {len(missing)} weights are missing from its files ({missing[0]}, ...); download it again")
     if adapter is not None:
         model = merge_adapter(model, adapter)
-    loaded: PreTrainedModel = model.requires_grad_(False).eval()
-    return loaded
+    return _ready(model)
 
 
 def empty_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
@@ -97,4 +97,14 @@ def empty_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
         raise ModelError(f"{folder}: the model cannot be made from its configuration ({reason(err)}); {remedy(err)}") from err
     if (folder / GENERATION_CONFIG_NAME).is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
-    return model.requires_grad_(False).eval()
+    return _ready(model)
+
+
+def _ready(model: PreTrainedModel) -> PreTrainedModel:
+    """Frozen, in evaluation mode, and with an attention that computes what the architecture asks for."""
+    config = model.config.get_text_config()
+    if getattr(config, "attn_logit_softcapping", None) is not None and config._attn_implementation == "sdpa":
+        # PyTorch's attention has no soft-cap, and transformers leaves it out there without a word: another model than the one served.
+        model.set_attn_implementation("eager")
+    ready: PreTrainedModel = model.requires_grad_(False).eval()
+    return ready

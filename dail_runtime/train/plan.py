@@ -78,9 +78,12 @@ def plan_memory(
         cpu: The device is a CPU.
     """
     groups = micro_batches(lengths, spec.micro_batch_tokens)
-    tokens = max((len(group) * lengths[group[0]] for group in groups), default=0)
+    # Of equally large ones that with the longest sequences: it comes first.
+    largest = max(groups, key=lambda group: len(group) * lengths[group[0]], default=[])
+    longest = lengths[largest[0]] if largest else 0
+    tokens = len(largest) * longest
     layers, width, vocabulary = int(config.num_hidden_layers), int(config.hidden_size), int(config.vocab_size)
-    layer = tokens * _layer(config, spec, itemsize)
+    layer = tokens * _layer(config, spec, itemsize, longest)
     # Recomputed: the input of every layer, and one layer in full while its part of the backward pass runs.
     activations = layers * tokens * width * itemsize + layer if recompute else layers * layer
     # The last norm in float32, and the rows that predict.
@@ -93,11 +96,12 @@ def plan_memory(
     return MemoryPlan(held, trainable * 16, activations, tokens, distributions * chunk * vocabulary * 4 + work, chunk)
 
 
-def _layer(config: Any, spec: TrainSpec, itemsize: int) -> int:
-    """Bytes that the backward pass of one decoder layer needs of each token, attention never keeping its scores.
+def _layer(config: Any, spec: TrainSpec, itemsize: int, longest: int) -> int:
+    """Bytes that the backward pass of one decoder layer needs of each token of sequences that have `longest`.
 
-    Both norms keep their input in float32 and their output; attention its inputs and its output; a gated MLP four tensors of its
-    inner width. Linear layers keep nothing for their frozen matrix; their adapter keeps its input (those above) and r numbers.
+    Attention keeps its scores only where the architecture allows none but the plain one. Both norms keep their input in float32 and
+    their output; attention its inputs and its output; a gated MLP four tensors of its inner width. Linear layers keep nothing for their
+    frozen matrix; their adapter keeps its input (those above) and r numbers.
     """
     width = int(config.hidden_size)
     inner = getattr(config, "intermediate_size", 4 * width)
@@ -107,4 +111,5 @@ def _layer(config: Any, spec: TrainSpec, itemsize: int) -> int:
     head = int(getattr(config, "head_dim", None) or width // heads)
     others = int(getattr(config, "num_key_value_heads", None) or heads)
     attention = 2 * heads * head + 2 * others * head
-    return 2 * width * (4 + itemsize) + (attention + 4 * inner) * itemsize + len(spec.lora.targets) * spec.lora.r * 4
+    scores = 8 * heads * longest if getattr(config, "_attn_implementation", None) == "eager" else 0
+    return 2 * width * (4 + itemsize) + (attention + 4 * inner) * itemsize + len(spec.lora.targets) * spec.lora.r * 4 + scores

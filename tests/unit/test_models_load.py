@@ -12,9 +12,10 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from transformers import Gemma2Config, Gemma2ForCausalLM
 
 from dail_runtime.errors import ModelError
-from dail_runtime.models import load_model, load_tokenizer, model_folder, parameter_count
+from dail_runtime.models import empty_model, load_model, load_tokenizer, model_folder, parameter_count
 from dail_runtime.spec.model import ModelSpec
 from tests.support.tiny import Style, make_tiny_model
 
@@ -45,6 +46,31 @@ def test_a_model_is_loaded_frozen_and_in_evaluation_mode(style: Style, tmp_path:
     assert model.config._attn_implementation == "sdpa"
     assert parameter_count(folder) == model.num_parameters()
     assert model(torch.tensor([tokenizer("2+3=").input_ids])).logits.isfinite().all()
+
+
+def test_an_attention_with_a_soft_cap_is_computed_with_it(tmp_path: Path) -> None:
+    config = Gemma2Config(
+        vocab_size=64,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        query_pre_attn_scalar=8,
+        attn_logit_softcapping=0.5,
+        initializer_range=1.0,
+    )
+    Gemma2ForCausalLM(config).save_pretrained(tmp_path)
+    ids = torch.tensor([[5, 9, 2, 7, 7, 1, 30, 12]])
+    expected = Gemma2ForCausalLM.from_pretrained(tmp_path, attn_implementation="eager")(ids).logits
+    model = load_model(spec(tmp_path), device=CPU)
+    torch.testing.assert_close(model(ids).logits, expected)
+    # The ranks that get their weights from another compute the same.
+    assert empty_model(tmp_path, torch.float32).config._attn_implementation == model.config._attn_implementation == "eager"
+    # That it matters: PyTorch's attention leaves the cap out.
+    model.set_attn_implementation("sdpa")
+    assert not torch.allclose(model(ids).logits, expected, atol=1e-2)
 
 
 def test_the_dtype_of_the_job_is_taken(tiny: Path) -> None:

@@ -62,6 +62,16 @@ def test_planned_activations_are_near_what_autograd_keeps(dtype: torch.dtype, re
         assert 0.7 * found < plan.activations < 1.4 * found
 
 
+def test_the_plan_counts_the_scores_of_an_attention_that_keeps_them(model: Path) -> None:
+    spec = train_spec(microBatchTokens=4096)
+    student = make_student(model, spec)
+    student.causal.set_attn_implementation("eager")
+    found = kept_for_backward(student, collate([(5,) * 500] * 4, [(7,) * 12] * 4, torch.device("cpu")))
+    kind: dict[str, Any] = {"weights": 0, "trainable": 0, "itemsize": 4, "recompute": False, "ranks": 1, "cpu": True}
+    plan = plan_memory(student.causal.config, spec, [511] * 4, **kind)
+    assert 0.7 * found < plan.activations < 1.5 * found
+
+
 def test_the_plan_is_a_sentence_that_warns_where_it_may_not_fit() -> None:
     plan = MemoryPlan(15_200_000_000, 1_300_000_000, 3_100_000_000, 16384, 2_500_000_000, 1024)
     said = plan.sentence(79_000_000_000, train_spec(), recompute=True)
