@@ -82,6 +82,14 @@ def s3_error(err: BaseException, place: str, endpoint: str) -> DailError:
         return StoreError(f"{place}: {endpoint} is no S3 server ({_said(err)}); correct storage.endpoint")
     if isinstance(err, _NO_CREDENTIALS):
         return StoreError(f"{place}: no usable credentials ({_said(err)}); set {_KEYS}")
+    if isinstance(err, boto.ConfigParseError | boto.ConfigNotFound):
+        return StoreError(f"{place}: the AWS configuration of this machine is wrong ({_said(err)}); correct that file")
+    if isinstance(err, boto.HTTPClientError) and isinstance(err.kwargs.get("error"), ValueError):
+        # What the library said quotes the header, and with it a secret.
+        return StoreError(
+            f"{place}: the credentials hold a line break or another character that no request can carry; "
+            f"take it out of {_KEYS}, or of AWS_SESSION_TOKEN"
+        )
     if isinstance(err, boto.SSLError):
         return StoreError(f"{place}: the TLS connection to {endpoint} failed ({_said(err)}); check storage.endpoint, or set AWS_CA_BUNDLE")
     if isinstance(err, boto.EndpointConnectionError | boto.ConnectTimeoutError | boto.ProxyConnectionError):

@@ -276,6 +276,23 @@ def test_wrong_credentials_are_a_sentence_without_the_secret(
     assert bucket.server.environment()["AWS_SECRET_ACCESS_KEY"] not in str(caught.value)
 
 
+@pytest.mark.parametrize("variable", ["AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN"])
+def test_a_line_break_in_the_credentials_is_a_sentence_that_does_not_quote_them(
+    variable: str, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "t0pSecret\n")
+    with pytest.raises(StoreError, match="hold a line break or another character") as caught:
+        bucket.store("p").put("k", b"1")
+    assert "t0pSecret" not in _sentence(caught)
+
+
+def test_a_broken_aws_configuration_is_a_sentence(bucket: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "config").write_text("[default\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    with pytest.raises(StoreError, match=r"AWS configuration of this machine is wrong .*config\); correct that file"):
+        bucket.store("p").put("k", b"1")
+
+
 def test_no_credentials_are_a_sentence(bucket: Bucket, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
