@@ -90,6 +90,28 @@ def test_unknown_keys_and_wrong_values_are_refused(place: tuple[str | int, ...],
     assert str(place[-1]) in str(caught.value) or value is None
 
 
+def test_large_numbers_stay_whole_numbers() -> None:
+    """Helm reads numbers as floating-point ones, which its templates write as 1.2096e+06 from a million on."""
+    values = {**values_of("multi_node"), "conductor": {"ttlSecondsAfterFinished": 1_209_600, "backoffLimit": 1_000_000}}
+    pool = {**values["pools"]["train"], "resources": {"example.org/bandwidth": 100_000_000}}
+    values |= {"elastic": {"minWorkers": 1, "maxWorkers": 1_000_000, "maxRestarts": 2_000_000}, "pools": {**values["pools"], "train": pool}}
+    record, *others = render(helm_python.values_from_yaml(yaml.safe_dump(json.loads(json.dumps(values)))), NAMESPACE)
+    conductor = next(one for one in others if one["kind"] == "Job")["spec"]
+    assert (conductor["ttlSecondsAfterFinished"], conductor["backoffLimit"]) == (1_209_600, 1_000_000)
+    training = next(one for key, text in record["data"].items() if "-train-" in key for one in parse(text))["spec"]
+    assert (training["elasticPolicy"]["maxReplicas"], training["elasticPolicy"]["maxRestarts"]) == (1_000_000, 2_000_000)
+    (container,) = training["pytorchReplicaSpecs"]["Worker"]["template"]["spec"]["containers"]
+    assert container["resources"]["limits"]["example.org/bandwidth"] == 100_000_000
+
+
+@pytest.mark.parametrize("key", ["cpu", "gpuResource", "memory", "shmSize"])
+def test_null_takes_nothing_away_that_a_pod_needs(key: str) -> None:
+    values = values_of("multi_node")
+    values["pools"]["train"][key] = None
+    with pytest.raises(SpecError, match=f"pools.train.{key} is null, which takes its default away; remove it, or give it a value"):
+        render(values, NAMESPACE)
+
+
 def test_what_the_file_has_defaults_for_may_be_left_out() -> None:
     values = {key: values_of("mig")[key] for key in ("run", "record", "image")}
     assert [one["kind"] for one in render(values, NAMESPACE)] == [

@@ -8,6 +8,9 @@ gets one for the API), record (whether it mounts the record; such a pod may outl
 {{- define "dail.pod" -}}
 {{- $values := .root.Values -}}
 {{- $pool := index $values.pools .pool -}}
+{{- range $key := list "cpu" "gpuResource" "memory" "shmSize" }}
+{{- if not (index $pool $key) }}{{ fail (printf "pools.%s.%s is null, which takes its default away; remove it, or give it a value" $.pool $key) }}{{ end }}
+{{- end -}}
 metadata:
   labels:
     {{- include "dail.labels" (merge (dict "over" $pool.labels) .) | nindent 4 }}
@@ -175,10 +178,10 @@ limits:
   ephemeral-storage: {{ . | quote }}
   {{- end }}
   {{- if .gpus }}
-  {{ .gpuResource }}: {{ .gpus }}
+  {{ .gpuResource }}: {{ int64 .gpus }}
   {{- end }}
   {{- range $name, $count := .resources }}
-  {{ $name }}: {{ $count }}
+  {{ $name }}: {{ int64 $count }}
   {{- end }}
 {{- end }}
 

@@ -10,7 +10,7 @@ kind: Deployment
 metadata:
   {{- include "dail.taskMetadata" . | nindent 2 }}
 spec:
-  replicas: {{ .task.replicas }}
+  replicas: {{ int64 .task.replicas }}
   revisionHistoryLimit: 0
   progressDeadlineSeconds: {{ add $start 600 }}
   {{- /* Never more GPUs than asked for, not even for a moment. */}}

@@ -31,9 +31,9 @@ spec:
   {{- with $values.elastic }}
   elasticPolicy:
     rdzvBackend: c10d
-    minReplicas: {{ .minWorkers }}
-    maxReplicas: {{ .maxWorkers }}
-    maxRestarts: {{ .maxRestarts }}
+    minReplicas: {{ int64 .minWorkers }}
+    maxReplicas: {{ int64 .maxWorkers }}
+    maxRestarts: {{ int64 .maxRestarts }}
   {{- end }}
   pytorchReplicaSpecs:
     {{- if not $values.elastic }}
