@@ -27,7 +27,7 @@ _RIGHT = re.compile(r'[Uu]ser "([^"]+)" cannot (\w+) resource "([^"]+)"')
 
 def refused(message: str, owner: str) -> Cause:
     """Why what `owner` (`job.batch/x`) consists of was refused. `message`: the API server's, perhaps introduced by a controller."""
-    text = " ".join(message.split())
+    text = " ".join(message.split()).removeprefix("Error creating: ")
     if found := _QUOTA.search(text):
         quota, wanted, used, hard = found.groups()
         return table.QUOTA.of(owner, owner=owner, quota=quota, said=f"asks for {wanted}, used {used} of {hard}")

@@ -9,11 +9,12 @@ from dail_runtime.errors import ClusterError, TransientError
 from dail_runtime.spec.kubernetes import QUEUE_LABEL
 from dailctl.conductor.pods import is_over
 from dailctl.conductor.status import RunStatus, TaskStatus, read_status
-from dailctl.explain import Seen, why_waiting
+from dailctl.explain import Cause, Seen, why_waiting
 from dailctl.explain.endings import ends_of, last_line
+from dailctl.explain.refusals import refused
 from dailctl.kube import Client
 from dailctl.kube.cache import Cache
-from dailctl.kube.resources import CONFIG_MAP, EVENT, JOB, POD, Object, condition_of, label_of
+from dailctl.kube.resources import CONFIG_MAP, EVENT, JOB, POD, Object, condition_of, label_of, shown, uid_of
 from dailctl.progress import View
 from dailctl.render.names import conductor_job, conductor_of
 from dailctl.render.record import RunRecord
@@ -21,7 +22,7 @@ from dailctl.render.record import RunRecord
 LOOK = 1.0
 """Seconds between two looks where nothing was heard."""
 SILENT = 5.0
-"""Seconds after which a run without a conductor's pod is asked why."""
+"""Seconds after which a run without a conductor's pod is asked why, and between two such questions."""
 FIRST_LIST = 15.0
 
 
@@ -39,7 +40,7 @@ def follow(client: Client, record: RunRecord, view: View, *, generation: int) ->
     records = Cache(client, CONFIG_MAP, changed.set, fields=f"metadata.name={record.name}")
     conductors = Cache(client, POD, changed.set, labels=conductor_of(record.name))
     teller = _Teller(view, len(record.tasks))
-    began = time.monotonic()
+    asked = time.monotonic()
     try:
         for cache in (records, conductors):
             cache.start()
@@ -57,7 +58,9 @@ def follow(client: Client, record: RunRecord, view: View, *, generation: int) ->
                 if status.ended:
                     return status
             pods = conductors.objects()
-            teller.say(_conductor_waits(client, record, pods, silent=time.monotonic() - began > SILENT))
+            silent = time.monotonic() - asked > SILENT
+            asked = time.monotonic() if silent else asked
+            teller.say(_conductor_waits(client, record, pods, silent=silent))
             changed.wait(LOOK)
     finally:
         records.stop()
@@ -85,17 +88,18 @@ def _conductor_waits(client: Client, record: RunRecord, pods: list[Object], *, s
         waits = f"waits for the queue {queue} to admit it" if queue else "is suspended"
         return f"the run's conductor {waits}; dailctl describe {record.name} says more"
     if not pods and job is not None:
-        why = _refused_pods(client, str(job["metadata"]["name"]))
-        if why is not None:
-            raise ClusterError(f"the cluster makes no pod for the run's conductor: {why}; mend it, the run then starts by itself")
+        cause = _refused_pods(client, job)
+        if cause is not None and cause.final:
+            raise ClusterError(f"the cluster makes no pod for the run's conductor: {cause.told}; the run then starts by itself")
+        return f"the run's conductor waits: {cause.told}" if cause is not None else None
     return None
 
 
-def _refused_pods(client: Client, job: str) -> str | None:
+def _refused_pods(client: Client, job: Object) -> Cause | None:
     """Why the Job's controller could make no pod, as its Events have it."""
-    events = client.select(EVENT, fields=f"involvedObject.kind=Job,involvedObject.name={job},reason=FailedCreate")
+    events = client.select(EVENT, fields=f"involvedObject.kind=Job,involvedObject.uid={uid_of(job)},reason=FailedCreate")
     said = max(events, key=lambda one: str(one.get("lastTimestamp") or one["metadata"]["creationTimestamp"]), default=None)
-    return " ".join(str(said.get("message", "")).removeprefix("Error creating: ").split()) if said is not None else None
+    return refused(str(said.get("message", "")), shown(job)) if said is not None else None
 
 
 class _Teller:

@@ -14,6 +14,7 @@ from tests.lab.components import wait_until
 from tests.support.admission import denied
 from tests.support.cli import dailctl
 from tests.support.cluster_run import ClusterRun
+from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -223,6 +224,23 @@ def test_why_a_run_does_not_begin_is_told_to_whoever_waits(run: ClusterRun) -> N
         run.lab.kubectl("patch", "job", conductor_job(run.name), "--namespace", run.namespace, "--type=merge", f"--patch={patch}")
         queued = next(line for line in said if "waits for the queue" in line)
         assert queued.startswith("the run's conductor waits for the queue team-a to admit it; dailctl describe")
+    finally:
+        waiting.kill()
+        waiting.communicate()
+
+
+def test_a_quota_that_is_used_up_is_told_to_whoever_waits_and_waited_for(run: ClusterRun) -> None:
+    run.script()
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "full"}, "spec": {"hard": {"pods": "0"}}}
+    run.lab.apply(quota, namespace=run.namespace)
+    wait_for(lambda: run.lab.get("resourcequota", "full", run.namespace), lambda found: "used" in found.get("status", {}))
+    waiting = run.submitting("--wait")
+    try:
+        waits = next(line for line in waiting.stderr or () if "waits: " in line)
+        assert "the namespace's quota full lets nothing more of" in waits
+        run.lab.kubectl("delete", "resourcequota", "full", "--namespace", run.namespace)
+        _, said = waiting.communicate(timeout=600)
+        assert waiting.returncode == 0, said
     finally:
         waiting.kill()
         waiting.communicate()
