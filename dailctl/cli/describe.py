@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
 
 from dailctl import output
 from dailctl.cli.options import Context, DocumentOutput, Kubeconfig, Namespace, RunFile, RunName
@@ -23,7 +22,7 @@ def describe(
     from dailctl.observe.seen import gather
 
     client, held = run_meant(name, file, kubeconfig, context, namespace)
-    run = description(held, gather(client, held), datetime.now(UTC))
+    run = description(held, gather(client, held), client.now())
     if form is not None:
         output.document(run.document(), form)
     else:

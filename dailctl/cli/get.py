@@ -45,7 +45,7 @@ def get(
         watch_runs(client, namespace=place, labels=selector, names=names or (), wide=form is output.Form.WIDE)
         return
     runs = _named(client, names) if names else list_runs(client, namespace=place, labels=selector)
-    if not runs and form is None:
+    if not runs and form in (None, output.Form.WIDE):
         where = "in any namespace" if everywhere else f"in namespace {client.namespace}"
         output.talk(f"no runs {where}{' with these labels' if selector else ''}")
         return

@@ -49,10 +49,14 @@ def logs(
     from dailctl.observe.logs.now import log_once
     from dailctl.observe.reach import run_meant
 
-    wanted = Wanted(stage, replica, attempt, previous, since_time(since) if since is not None else None, tail, raw)
+    if since is not None:
+        # A wrong one is told before the cluster is asked what time it is there.
+        since_time(since)
     if follow and (previous or attempt is not None):
         raise UsageError("-f follows what is written now, and --previous and --attempt show what was; leave one of them out")
     client, held = run_meant(name, file, kubeconfig, context, namespace)
+    began = since_time(since, client.now()) if since is not None else None
+    wanted = Wanted(stage, replica, attempt, previous, began, tail, raw)
 
     def show(pod: str, line: str) -> None:
         output.data(f"[{pod}] {line}" if replica == EVERY else line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from dailctl import output
 from dailctl.conductor.status import ENDED
@@ -65,7 +65,7 @@ def find_leftovers(client: Client, *, namespace: str | None, older: timedelta | 
     # Objects first: one that is made between the two looks has its record already.
     objects, hidden = _objects(client, namespace)
     runs = {(run.namespace, run.name): run for run in list_runs(client, namespace=namespace)}
-    now = datetime.now(UTC)
+    now = client.now()
     conducted = {_run_of(one) for kind, one in objects if kind is JOB and name_of(one) == conductor_job(_run_of(one)[1]) and _works(one)}
     uids = {uid_of(one) for _, one in objects}
     found = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 from dail_runtime.errors import ClusterError, Interrupted, TransientError, UsageError
 from dailctl.conductor.control import KEY as CONTROL
@@ -219,7 +218,7 @@ def _write_halted(client: Client, held: Held, word: str) -> RunStatus:
         )
         for one in held.status.tasks
     )
-    now = datetime.now(UTC)
+    now = client.now()
     update: dict[str, object] = {"tasks": tasks, "updated": now, "state": DONE[word]}
     if word == "cancel":
         update |= {"message": "cancelled; its results are kept", "exit_code": Interrupted.exit_code, "finished": now}

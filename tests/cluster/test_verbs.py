@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -16,6 +19,8 @@ from dailctl.kube.resources import CONFIG_MAP
 from dailctl.observe.model import CheckList, EventList, LeftoverList, RunDescription, RunList
 from tests.support.cli import Said, dailctl
 from tests.support.cluster_run import ClusterRun
+from tests.support.process_kubelet import REPOSITORY
+from tests.support.require import require
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -91,6 +96,15 @@ def test_logs_follow_a_run_through_attempts_to_its_end(run: ClusterRun) -> None:
     assert lines.count("talk of select/tuned, attempt 2") == 1
     assert "talk of report, attempt 1" in lines
     assert err.strip().endswith(f"run {run.name} is done: done")
+
+
+def test_a_laptop_whose_clock_is_wrong_asks_by_that_of_the_cluster(run: ClusterRun) -> None:
+    require(shutil.which("faketime"), "faketime is not here; run tools/test-needs as root")
+    stopped(run)
+    words = ["logs", run.name, "--since", "30m", "--kubeconfig", run.kubeconfig, "-n", run.namespace]
+    ahead = ["faketime", "--exclude-monotonic", "-f", "+7200s", sys.executable, "-m", "dailctl", *map(str, words)]
+    said = subprocess.run(ahead, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, check=False)
+    assert "talk of select/tuned, attempt 1" in said.stdout, said.stderr
 
 
 def test_of_a_huge_log_the_end_is_kept(run: ClusterRun) -> None:

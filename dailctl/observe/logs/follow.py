@@ -6,7 +6,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 from dail_runtime.errors import DailError, TransientError, UsageError
 from dailctl.explain import explain
@@ -201,7 +200,7 @@ class Follower:
             return
         self._explained = time.monotonic()
         try:
-            causes = explain(gather(self._client, self._held).seen(task), datetime.now(UTC))
+            causes = explain(gather(self._client, self._held).seen(task), self._client.now())
         except DailError:
             return
         status = None if task == CONDUCTOR else self._held.status.task(task)
