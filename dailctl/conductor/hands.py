@@ -7,9 +7,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
-import yaml
-
-from dail_runtime.errors import DailError
+from dail_runtime.errors import ClusterError, DailError, SpecError
 from dail_runtime.stages.usage import add_usage
 from dailctl.conductor.archive import Archive
 from dailctl.conductor.decide import ATTEMPT, Live, Note
@@ -34,6 +32,7 @@ from dailctl.kube.resources import (
     uid_of,
 )
 from dailctl.render.names import RUN_LABEL, tasks_of
+from dailctl.render.parse import parse
 from dailctl.render.record import RunRecord
 
 HELPERS: tuple[tuple[Resource, str], ...] = (
@@ -51,9 +50,20 @@ Take = Callable[[Object], None]
 
 
 def manifests_of(record: RunRecord, data: Mapping[str, str]) -> dict[str, tuple[Object, ...]]:
-    """Task name -> its objects as the record holds them."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return {task.name: tuple(one for one in yaml.load_all(data[task.manifests], Loader=loader) if one) for task in record.tasks}
+    """Task name -> its objects as the record holds them.
+
+    Raises:
+        ClusterError: those of a task are not there, or cannot be read.
+    """
+    found = {}
+    for task in record.tasks:
+        try:
+            found[task.name] = tuple(parse(data.get(task.manifests, "")))
+        except SpecError:
+            found[task.name] = ()
+        if not found[task.name]:
+            raise ClusterError(f"{task.manifests} of the record of {record.name} is no list of objects; submit the job again")
+    return found
 
 
 class Hands:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from dail_runtime.errors import DailError, TransientError
 from dailctl.conductor.pods import is_over
 from dailctl.conductor.status import MANAGER
-from dailctl.kube import Client, Conflict
+from dailctl.kube import ApiError, Client, Conflict, NotFound
 from dailctl.kube.resources import LEASE, POD, Object
 
 DURATION = 30
@@ -35,6 +35,8 @@ class Lease:
         self._client, self._name, self._pod, self._owner, self._labels = client, name, pod, owner, labels
         self._lost = lost
         self.identity = f"{pod or 'process'}_{uuid.uuid4()}"
+        self.refused: ApiError | None = None
+        """Why it is not renewed: the API server refuses it, and is not only away."""
         self._renewed = float("-inf")
         self._held: Object | None = None
         self._end = threading.Event()
@@ -120,6 +122,10 @@ class Lease:
         self._held, self._renewed = found, time.monotonic()
         return True
 
+    def _is_gone(self) -> bool:
+        """Whether someone has removed it, and nobody else was faster to make it anew."""
+        return self._client.find(LEASE, self._name) is None and self._take(None)
+
     def _beat(self) -> None:
         while not self._end.wait(RENEW if self.is_ours() else LOOK):
             asked = time.monotonic()
@@ -127,16 +133,16 @@ class Lease:
             assert held is not None, "the thread starts when the lease is held"
             try:
                 self._held = self._write(held, {"renewTime": _now()})
-                self._renewed = asked
-            except Conflict:
+                self._renewed, self.refused = asked, None
+            except (Conflict, NotFound):
                 with contextlib.suppress(DailError):
-                    if not self._is_mine():
+                    if not (self._is_mine() or self._is_gone()):
                         self._renewed = float("-inf")
                         self._lost()
                         return
-            except DailError:
+            except DailError as err:
                 # The API server may be restarting; whether acting is still safe, `is_ours` says.
-                continue
+                self.refused = err if isinstance(err, ApiError) else None
 
 
 def _mark(lease: Object) -> str:

@@ -9,14 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from dail_runtime.errors import DailError, IntegrityError, StoreError, TransientError
+from dail_runtime.errors import DailError, StoreError, TransientError
 from dailctl.conductor.archive import Archive
 from dailctl.conductor.control import Control, read_control
 from dailctl.conductor.decide import Action, Decision, Live, Note, World, decide
 from dailctl.conductor.eyes import Eyes
 from dailctl.conductor.hands import Hands
 from dailctl.conductor.lease import Lease
-from dailctl.conductor.status import RunStatus, fresh_status, read_status
+from dailctl.conductor.status import KEY, RunStatus, fresh_status, known_status
 from dailctl.conductor.store import RunStore
 from dailctl.explain.refusals import refused
 from dailctl.explain.table import QUOTA, WEBHOOK_DOWN
@@ -62,6 +62,8 @@ class Conductor:
     """What is known of the run: its record's, at first."""
     looked: datetime | None = None
     """When it last saw everything of the run and did what was due; the API server's time."""
+    _written: str | None = None
+    """The status that it wrote last, as the record has it."""
     _written_at: float = float("-inf")
     _failures: int = 0
     """How often in a row it could not do what was due."""
@@ -73,6 +75,7 @@ class Conductor:
 
         Raises:
             TransientError: another conductor took over.
+            ApiError: the API server does not let it hold the run any more.
         """
         pause = PAUSES[0]
         while True:
@@ -81,6 +84,8 @@ class Conductor:
                 raise TransientError("another conductor holds this run's lease now")
             if not self.lease.is_ours():
                 # Cut off from the API server. Nothing is done until it is certain that nobody else does it.
+                if (refused := self.lease.refused) is not None and self.refusals.stay():
+                    raise refused
                 self.lost.wait(1.0)
                 continue
             held = self.eyes.record()
@@ -153,14 +158,18 @@ class Conductor:
             self.say(sentence)
 
     def _write(self, held: Object, status: RunStatus) -> None:
-        """Put the status into the record as it was seen; one that differs by its progress alone only now and then."""
+        """Put the status into the record as it was seen; one that differs by its progress alone only now and then.
+
+        What another has made of it is not left standing.
+        """
         status = status.model_copy(update={"conductor": self.pod})
-        same = _telling(status) == _telling(self.status)
+        same = _telling(status) == _telling(self.status) and (held.get("data") or {}).get(KEY) == self._written
         if same and (status.tasks == self.status.tasks or time.monotonic() - self._written_at < STATUS_EVERY):
             return
         stamped = status.model_copy(update={"updated": self.hands.now()})
-        self.eyes.take(self.hands.write_status(stamped, held["metadata"]["resourceVersion"]))
-        self.status, self._written_at = status, time.monotonic()
+        record = self.hands.write_status(stamped, held["metadata"]["resourceVersion"])
+        self.eyes.take(record)
+        self.status, self._written, self._written_at = status, record["data"][KEY], time.monotonic()
 
     def _told(self, status: RunStatus) -> RunStatus:
         """The status, with what hinders the conductor as its message."""
@@ -197,14 +206,8 @@ def failed_status(status: RunStatus, err: DailError, control: Control, now: date
 
 
 def first_status(record: RunRecord, data: Mapping[str, str]) -> RunStatus:
-    """What the record says of the run, where it speaks of the same tasks; else that nothing is known."""
-    fresh = fresh_status((task.name, task.slug, task.stage) for task in record.tasks)
-    try:
-        known = read_status(data)
-    except IntegrityError:
-        # Whatever wrote it: the store knows which tasks are done.
-        return fresh
-    return known if known is not None and [one.name for one in known.tasks] == [one.name for one in fresh.tasks] else fresh
+    """What the record says of the run; else that nothing is known: the store knows which tasks are done."""
+    return known_status(record, data) or fresh_status((task.name, task.slug, task.stage) for task in record.tasks)
 
 
 def expected_of(manifests: Mapping[str, tuple[Object, ...]]) -> dict[str, frozenset[tuple[str, str]]]:

@@ -8,8 +8,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dail_runtime.errors import IntegrityError
 from dail_runtime.stages.jobs import ProgressNow
+from dailctl.render.record import RunRecord
 
 KEY = "status.json"
 """Key of the record's data."""
@@ -151,17 +151,16 @@ def fresh_status(tasks: Iterable[tuple[str, str, str]]) -> RunStatus:
     return RunStatus(tasks=tuple(TaskStatus(name=name, slug=slug, stage=stage) for name, slug, stage in tasks))
 
 
-def read_status(record: Mapping[str, str]) -> RunStatus | None:
-    """The status in a record's data; None where no conductor has written one yet.
-
-    Raises:
-        IntegrityError: it is no status of this version of dail.
-    """
-    if KEY not in record:
-        return None
+def read_status(data: Mapping[str, str]) -> RunStatus | None:
+    """The status in a record's data; None where no conductor has written one yet, and where what is there is none: a conductor at work
+    writes it anew."""
     try:
-        return RunStatus.model_validate_json(record[KEY])
-    except ValidationError as err:
-        raise IntegrityError(
-            f"{KEY} of the run's record is no status ({err.error_count()} errors); remove the key to have it made anew"
-        ) from None
+        return RunStatus.model_validate_json(data[KEY]) if KEY in data else None
+    except ValidationError:
+        return None
+
+
+def known_status(record: RunRecord, data: Mapping[str, str]) -> RunStatus | None:
+    """The status in a record's data, where it speaks of the run's own tasks."""
+    known = read_status(data)
+    return known if known is not None and [one.name for one in known.tasks] == [one.name for one in record.tasks] else None

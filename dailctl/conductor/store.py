@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 
 from dail_runtime.errors import DailError, IntegrityError, UsageError
-from dail_runtime.spec import DailJob, plan
+from dail_runtime.spec import plan
 from dail_runtime.stages.jobs import Attempt, ProgressNow, attempts_of, load_saved_job, save_job
 from dail_runtime.stages.run import finished
 from dail_runtime.store import Manifest, Store, open_store
@@ -73,8 +73,7 @@ def run_store(record: RunRecord, data: Mapping[str, str]) -> RunStore:
     try:
         job, content = load_saved_job(root, record.job_digest)
     except UsageError:
-        kept = saved_job(dict(data))
-        job, content = DailJob.model_validate(kept["job"]), dict(kept["content"])
+        job, content = saved_job(data)
         digest = save_job(root, job, content)
         if digest != record.job_digest:
             raise IntegrityError(

@@ -9,10 +9,11 @@ from dailctl import output
 from dailctl.conductor.status import TaskStatus, summary_of
 from dailctl.explain import explain
 from dailctl.explain.objects import conditions_of, containers_of, extended_of, seen_at, spec_of, status_of, times_of
-from dailctl.kube.resources import Object, label_of, name_of
+from dailctl.explain.task import SILENCE
+from dailctl.kube.resources import JOB, Object, label_of, name_of
 from dailctl.observe.model import CauseView, EventView, PodView, RunDescription, TaskView
 from dailctl.observe.runs import Held, view_of
-from dailctl.observe.seen import Gathered
+from dailctl.observe.seen import CONDUCTOR, Gathered
 from dailctl.observe.tables import event_table, pod_table, task_table
 from dailctl.render.names import COMPONENT_LABEL
 from dailctl.render.record import RunRecord
@@ -23,6 +24,8 @@ LAST_EVENTS = 12
 def description(held: Held, found: Gathered, now: datetime) -> RunDescription:
     """Everything known of a run at this moment."""
     run = view_of(held.obj, summary_of(held.status))
+    if run.message is None and _is_left_alone(held, found, now):
+        run = run.model_copy(update={"message": f"it has no conductor, whose Job is gone; dailctl resume {run.name} starts another"})
     causes = tuple(
         CauseView(
             cause=cause.name,
@@ -53,6 +56,13 @@ def description(held: Held, found: Gathered, now: datetime) -> RunDescription:
         events=tuple(events_of(found.everything.events, held.record)),
         unknown=found.unknown,
     )
+
+
+def _is_left_alone(held: Held, found: Gathered, now: datetime) -> bool:
+    """Whether a run that has not ended lacks the Job of its conductor, and whoever applies it had the time to make one."""
+    there = any(one["kind"] == JOB.kind and found.task_of(one) == CONDUCTOR for one in found.everything.objects)
+    created = datetime.fromisoformat(held.obj["metadata"]["creationTimestamp"])
+    return not (held.status.ended or there or JOB.plural in found.unknown) and (now - created).total_seconds() > SILENCE
 
 
 def task_view(task: TaskStatus) -> TaskView:

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from dail_runtime.errors import DailError, TransientError, UsageError
 from dailctl.conductor.control import Control, read_control
-from dailctl.conductor.status import RunStatus, RunSummary, fresh_status, read_status, read_summary, summary_of
+from dailctl.conductor.status import KEY, RunStatus, RunSummary, fresh_status, known_status, read_summary, summary_of
 from dailctl.kube import Client, NotFound
 from dailctl.kube.resources import CONFIG_MAP, Object, label_of, name_of, uid_of
 from dailctl.observe.model import RunView
 from dailctl.render.names import COMPONENT_LABEL, JOB_LABEL
-from dailctl.render.record import RUN, RunRecord, run_of_record
+from dailctl.render.record import RunRecord, is_record, run_of_record
 
 RECORDS = f"app.kubernetes.io/name=dail,{COMPONENT_LABEL}=record"
 """Selects the records of runs."""
@@ -63,12 +63,15 @@ def held_of(obj: Object) -> Held:
     """The run that a record describes.
 
     Raises:
-        ClusterError, IntegrityError: it is no record of this version of dail.
+        ClusterError: it is no record of this version of dail.
     """
     data: dict[str, str] = obj.get("data") or {}
     record = run_of_record(data)
-    status = read_status(data)
+    status = known_status(record, data)
     fresh = fresh_status((task.name, task.slug, task.stage) for task in record.tasks)
+    if status is None and KEY in data:
+        told = f"{KEY} of its record cannot be read; its conductor writes it anew, and dailctl resume {record.name} starts one"
+        fresh = fresh.model_copy(update={"message": told})
     return Held(obj, record, status or fresh, status is not None, read_control(data))
 
 
@@ -164,7 +167,7 @@ def _of_file(client: Client, file: Path | None, *, acting: bool) -> Held:
 
 def _by_name(client: Client, name: str) -> Held | None:
     obj = client.find(CONFIG_MAP, name)
-    return held_of(obj) if obj is not None and RUN in (obj.get("data") or {}) else None
+    return held_of(obj) if obj is not None and is_record(obj) else None
 
 
 def _of_job(client: Client, job: str, wanted: str, *, acting: bool) -> Held:

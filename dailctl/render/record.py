@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
 from dail_runtime.errors import ClusterError
+from dail_runtime.spec import DailJob
+from dailctl.render.names import COMPONENT_LABEL
 
 RUN = "run.json"
 SAVED_JOB = "job.json"
@@ -88,6 +91,11 @@ class RunRecord(_Record):
         raise KeyError(name)
 
 
+def is_record(obj: Mapping[str, Any]) -> bool:
+    """Whether a ConfigMap is a run's record, even one that somebody has spoiled."""
+    return RUN in (obj.get("data") or {}) or (obj["metadata"].get("labels") or {}).get(COMPONENT_LABEL) == "record"
+
+
 def run_of_record(data: dict[str, str]) -> RunRecord:
     """The run that a record's `data` describes.
 
@@ -97,14 +105,23 @@ def run_of_record(data: dict[str, str]) -> RunRecord:
     try:
         return RunRecord.model_validate_json(data[RUN])
     except KeyError:
-        raise ClusterError(f"the ConfigMap has no {RUN}, so it is no record of a run; check its name") from None
+        raise ClusterError(f"the ConfigMap has no {RUN}, so it is no record of a run; submit the job again, or check the name") from None
     except ValidationError as err:
         first = err.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ClusterError(f"{RUN} of the record cannot be read ({where}: {first['msg']}); use the version of dail that wrote it") from None
+        where = ".".join(map(str, first["loc"])) or "the whole"
+        what = f"{RUN} of the record cannot be read ({where}: {first['msg']})"
+        raise ClusterError(f"{what}; use the version of dail that wrote it, or submit the job again") from None
 
 
-def saved_job(data: dict[str, str]) -> dict[str, Any]:
-    """`job.json` of a record: the job and the digests of its outside inputs, as the store's jobs/<digest>.json holds them."""
-    found: dict[str, Any] = json.loads(data[SAVED_JOB])
-    return found
+def saved_job(data: Mapping[str, str]) -> tuple[DailJob, dict[str, str]]:
+    """`job.json` of a record: the job and the digests of its outside inputs, as the store's jobs/<digest>.json holds them.
+
+    Raises:
+        ClusterError: it is not there, or no job of this version of dail.
+    """
+    try:
+        found = json.loads(data[SAVED_JOB])
+        return DailJob.model_validate(found["job"]), dict(found["content"])
+    except (KeyError, TypeError, ValueError) as err:
+        what = f"{SAVED_JOB} of the record is no job of this version of dail ({str(err).splitlines()[0]})"
+        raise ClusterError(f"{what}; submit the job again") from None

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from dail_runtime.errors import ClusterError, DailError
-from dail_runtime.spec import DailJob, plan
+from dail_runtime.spec import plan
 from dail_runtime.store import open_store
 from dailctl.render.parse import parse
 from dailctl.render.record import RunRecord, run_of_record, saved_job
@@ -25,8 +25,7 @@ def check(folder: Path) -> RunRecord:
     # The kubelet mounts each key as a link; beside them lie folders of its own, whose names begin with dots.
     data = {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir() if not path.name.startswith(".")}
     run = run_of_record(data)
-    saved = saved_job(data)
-    planned = [task.name for task in plan(DailJob.model_validate(saved["job"]), saved["content"])]
+    planned = [task.name for task in plan(*saved_job(data))]
     if planned != [task.name for task in run.tasks]:
         raise ClusterError(f"the record lists other tasks than its job has ({', '.join(planned)}); render it again with this version")
     for task in run.tasks:

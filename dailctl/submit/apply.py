@@ -16,6 +16,7 @@ from dailctl.conductor.status import RunStatus, read_status
 from dailctl.kube import Client
 from dailctl.kube.resources import CONFIG_MAP, JOB, POD, Object, job_is_over, name_of, owner_reference, shown, uid_of
 from dailctl.render.names import conductor_of
+from dailctl.render.record import is_record
 from dailctl.submit.compose import Submission
 
 MANAGER = "dailctl"
@@ -45,10 +46,9 @@ def status_of(client: Client, submission: Submission) -> RunStatus | None:
     found = client.find(CONFIG_MAP, submission.name)
     if found is None:
         return None
-    data = found.get("data") or {}
-    if "run.json" not in data:
+    if not is_record(found):
         raise ClusterError(f"the ConfigMap {submission.name} in namespace {submission.namespace} is no run's record; rename the job")
-    return read_status(data) or RunStatus()
+    return read_status(found.get("data") or {}) or RunStatus()
 
 
 def apply_run(client: Client, submission: Submission, status: RunStatus | None) -> Iterator[Applied]:

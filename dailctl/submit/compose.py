@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dail_runtime.errors import ClusterError
-from dail_runtime.spec import DailJob, plan
+from dail_runtime.spec import plan
 from dailctl.kube.resources import Object
 from dailctl.render.chart import task_objects
 from dailctl.render.of_job import render_job
@@ -57,12 +57,10 @@ def compose_again(record: Object, namespace: str) -> tuple[Object, ...]:
     """What the run of a record has beside it (its conductor's Job last), made from the job that the record holds.
 
     Raises:
-        ClusterError: this version of dail would call the run otherwise.
+        ClusterError: the record holds no job, or this version of dail would call the run otherwise.
     """
     run = run_of_record(record["data"])
-    saved = saved_job(record["data"])
-    job = DailJob.model_validate(saved["job"])
-    made, *others = render_job(job, saved["content"], namespace).objects
+    made, *others = render_job(*saved_job(record["data"]), namespace).objects
     if made["metadata"]["name"] != run.name:
         raise ClusterError(
             f"run {run.name} was made by dail {run.dail_version}, which this version cannot go on with; submit its job again"

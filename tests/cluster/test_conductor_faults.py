@@ -13,12 +13,15 @@ from pathlib import Path
 import pytest
 
 from dailctl.conductor.status import RunStatus
-from dailctl.kube.resources import DEPLOYMENT, JOB
+from dailctl.kube.resources import CONFIG_MAP, DEPLOYMENT, JOB, LEASE, POD, ROLE, ROLE_BINDING, job_is_over, uid_of
+from dailctl.render.names import conductor_job, tasks_of
 from tests.lab.control_plane import ControlPlane
+from tests.support.cli import dailctl
 from tests.support.cluster_run import ClusterRun, cluster_run, scripted
 from tests.support.process_kubelet import as_here
 from tests.support.s3 import Bucket
 from tests.support.undisturbed import assert_undisturbed, attempts
+from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.faults]
 
@@ -149,6 +152,48 @@ def test_there_are_as_many_attempts_as_the_job_says(run: ClusterRun, task: str, 
     assert run.submit("--wait").code == code
     assert attempts(run)[task] == 2
     assert started(run, task.replace("/", "-")) == 2
+
+
+def test_a_status_that_someone_spoiled_is_written_anew(run: ClusterRun) -> None:
+    run.script(rewrite__tuned=["wait", "ok"])
+    assert run.submit().code == 0
+    run.until(lambda status: status.task("rewrite/tuned").state == "running")
+    for text in ("garbage", "", None):
+        run.client().merge(CONFIG_MAP, run.name, {"data": {"status.json": text}})
+        wait_for(run.status, lambda status: status is not None and status.task("rewrite/tuned").state == "running")
+    said = dailctl("cancel", run.name, "--kubeconfig", run.kubeconfig, "-n", run.namespace)
+    assert said.code == 0, said.err
+
+
+def test_a_lease_that_someone_removed_is_made_anew(run: ClusterRun) -> None:
+    run.script(rewrite__tuned=["wait", "ok"])
+    assert run.submit().code == 0
+    run.until(lambda status: status.task("rewrite/tuned").state == "running")
+    client = run.client()
+    held = client.get(LEASE, run.name)
+    client.delete(LEASE, run.name)
+    again = wait_for(lambda: client.find(LEASE, run.name), lambda one: one is not None and uid_of(one) != uid_of(held))
+    assert again is not None
+    assert again["spec"]["holderIdentity"] == held["spec"]["holderIdentity"]
+    client.delete(JOB, run.submission().record.task("rewrite/tuned").object)
+    assert_undisturbed(run)
+
+
+def test_a_conductor_whose_rights_were_taken_ends_and_leaves_the_run_to_its_user(run: ClusterRun) -> None:
+    run.script(rewrite__tuned=["wait", "ok"])
+    assert run.submit().code == 0
+    run.until(lambda status: status.task("rewrite/tuned").state == "running")
+    client, conductor = run.client(), run.conductor()
+    for kind in (ROLE_BINDING, ROLE):
+        client.delete(kind, run.name)
+    wait_for(lambda: run.kubelet.log_of(conductor), lambda said: "has no right to" in said)
+    wait_for(lambda: client.find(JOB, conductor_job(run.name)), lambda job: job is None or job_is_over(job))
+    said = dailctl("cancel", run.name, "--kubeconfig", run.kubeconfig, "-n", run.namespace)
+    assert said.code == 0, said.err
+    assert "has no conductor that could stop it; its objects are removed from here" in said.err
+    assert not client.select(POD, labels=tasks_of(run.name))
+    assert run.submit("--wait").code == 0
+    assert_undisturbed(run)
 
 
 def test_what_someone_removed_comes_back(run: ClusterRun) -> None:

@@ -1,4 +1,4 @@
-"""The conductor's small parts: what pods held, what their last words say, what a person wants."""
+"""The conductor's small parts: what pods held, what their last words say, what a person wants, what a record holds."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from typing import Any
 
 import pytest
 
+from dail_runtime.errors import ClusterError
 from dailctl.conductor.control import Control, read_control
+from dailctl.conductor.hands import manifests_of
 from dailctl.conductor.usage import Meter
 from dailctl.explain.endings import said_error
+from dailctl.render.record import is_record, saved_job
+from tests.golden.tables import a_run
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -68,6 +72,30 @@ def test_a_stages_last_words(text: str, found: str | None) -> None:
 @pytest.mark.parametrize("text", ["", "{", '{"desired": "explode"}', "[]", "null"])
 def test_a_damaged_wish_never_stops_a_run(text: str) -> None:
     assert read_control({"control.json": text}) == Control()
+
+
+@pytest.mark.parametrize("text", [None, "", "garbage", "{}", "[]", '{"job": 1, "content": {}}', '{"job": {}, "content": {}}'])
+def test_a_spoiled_job_in_a_record_is_told_of(text: str | None) -> None:
+    with pytest.raises(ClusterError, match=r"job\.json of the record is no job of this version of dail \(.*\); submit the job again"):
+        saved_job({} if text is None else {"job.json": text})
+
+
+@pytest.mark.parametrize("text", [None, "", "garbage", "a: [", "kind: Job"])
+def test_spoiled_manifests_in_a_record_are_told_of(text: str | None) -> None:
+    record = a_run().record
+    data = {task.manifests: "{apiVersion: batch/v1, kind: Job, metadata: {name: x}}" for task in record.tasks}
+    assert set(manifests_of(record, data)) == {task.name for task in record.tasks}
+    spoiled = record.tasks[1].manifests
+    del data[spoiled]
+    with pytest.raises(ClusterError, match=f"{spoiled} of the record of {record.name} is no list of objects; submit the job again"):
+        manifests_of(record, data if text is None else {**data, spoiled: text})
+
+
+def test_a_record_is_known_by_its_label_where_its_data_is_gone() -> None:
+    meta = {"name": "x", "labels": {"app.kubernetes.io/component": "record"}}
+    assert is_record({"metadata": meta})
+    assert is_record({"metadata": {"name": "x"}, "data": {"run.json": "{}"}})
+    assert not is_record({"metadata": {"name": "x"}, "data": {"key": "of somebody else"}})
 
 
 def test_a_wish() -> None:

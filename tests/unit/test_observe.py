@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,10 +13,10 @@ from dailctl.conductor.status import RunSummary, read_summary, summary_of
 from dailctl.observe.describe import described, description, is_about
 from dailctl.observe.leftovers import reason_of
 from dailctl.observe.model import DOCUMENTS, RunDescription, RunList
-from dailctl.observe.runs import similar, view_of
+from dailctl.observe.runs import held_of, similar, view_of
 from dailctl.observe.schemas import schemas
 from tests.golden.tables import a_run, gathered
-from tests.support.recorded import event, pod
+from tests.support.recorded import event, job, pod
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
@@ -48,6 +49,31 @@ def test_a_record_that_is_being_removed_is_shown_so() -> None:
     held = a_run()
     obj = {**held.obj, "metadata": {**held.obj["metadata"], "deletionTimestamp": "2026-11-24T08:00:00Z"}}
     assert view_of(obj, RunSummary()).state == "deleting"
+
+
+@pytest.mark.parametrize("status", ["", "garbage", "[]", '{"tasks": [{"name": "x", "slug": "x", "stage": "x"}]}'])
+def test_a_spoiled_status_hides_no_run(status: str) -> None:
+    whole = a_run()
+    held = held_of({**whole.obj, "data": {**whole.obj["data"], "status.json": status}})
+    assert [task.name for task in held.status.tasks] == [task.name for task in whole.record.tasks]
+    assert (held.begun, held.status.state) == (False, "waiting")
+    assert held.status.message == (
+        f"status.json of its record cannot be read; its conductor writes it anew, and dailctl resume {held.name} starts one"
+    )
+
+
+def test_a_run_whose_conductor_was_removed_says_so() -> None:
+    held = a_run()
+    held = replace(held, status=held.status.model_copy(update={"message": None}))
+    found, now = gathered(held), datetime(2026, 11, 24, 8, tzinfo=UTC)
+    conductor = job(f"{held.name}-conductor", labels={"app.kubernetes.io/component": "conductor"})
+    there = replace(found, everything=replace(found.everything, objects=(conductor,)))
+    just_made = {**held.obj, "metadata": {**held.obj["metadata"], "creationTimestamp": now.isoformat()}}
+    done = replace(held, status=held.status.model_copy(update={"state": "done"}))
+    told = f"it has no conductor, whose Job is gone; dailctl resume {held.name} starts another"
+    assert description(held, found, now).message == told
+    for one, seen in ((held, there), (held, replace(found, unknown=("jobs",))), (replace(held, obj=just_made), found), (done, found)):
+        assert description(one, seen, now).message is None
 
 
 def test_no_message_passes_for_another_fact_of_a_run() -> None:
