@@ -12,6 +12,7 @@ import torch
 from dail_runtime.errors import SetupError
 
 _CGROUP = Path("/sys/fs/cgroup")
+_FULL = ("can't allocate memory", "not enough memory", "out of memory", "STATUS_ALLOC_FAILED")
 
 
 def free_memory(cgroup: Path = _CGROUP) -> int:
@@ -45,7 +46,7 @@ def out_of_memory_says(what: str) -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError) as err:
         raise SetupError(f"memory ran out; {what}") from err
     except RuntimeError as err:
-        # The CPU allocator has no exception of its own.
-        if "can't allocate memory" not in str(err) and "not enough memory" not in str(err):
+        # The CPU's allocator has no exception of its own, nor have CUDA's libraries, which allocate beside PyTorch.
+        if not any(one in str(err) for one in _FULL):
             raise
         raise SetupError(f"memory ran out; {what}") from err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dail_runtime.errors import IntegrityError
+from dail_runtime.errors import IntegrityError, SetupError
 from dail_runtime.train.adapter import Student
 from dail_runtime.train.batches import collate, micro_batches, shares
 from dail_runtime.train.data import Context, Row
 from dail_runtime.train.form import Form, HiddenStates
 from dail_runtime.train.keeping import Keeping, Place
 from dail_runtime.train.lockstep import rounds
+from dail_runtime.train.memory import readable
 from dail_runtime.train.world import World
 
 Item = tuple[int, Context]
@@ -174,6 +176,16 @@ def _same_response(row: Row, ids: Tensor, expected: Tensor) -> None:
 def _storage(count: int, dtype: torch.dtype, place: Place) -> Tensor:
     if place == "memory" or count == 0:
         return torch.empty(count, dtype=dtype)
-    with tempfile.NamedTemporaryFile(prefix="dail-references-") as file:
-        # The mapping keeps the unnamed file alive; a killed process leaves nothing behind.
-        return torch.from_file(str(Path(file.name)), shared=True, size=count, dtype=dtype)
+    folder = tempfile.gettempdir()
+    try:
+        with tempfile.NamedTemporaryFile(prefix="dail-references-") as file:
+            if hasattr(os, "posix_fallocate"):  # not on macOS
+                # Now, not as it is written to: a disk that is full by then would kill the process (SIGBUS), without a word.
+                os.posix_fallocate(file.fileno(), 0, count * dtype.itemsize)
+            # The mapping keeps the unnamed file alive; a killed process leaves nothing behind.
+            return torch.from_file(str(Path(file.name)), shared=True, size=count, dtype=dtype)
+    except OSError as err:
+        raise SetupError(
+            f"train.cacheReferences: {folder} has no room for {readable(count * dtype.itemsize)} ({err.strerror}); "
+            "set it to off, or TMPDIR to a larger disk"
+        ) from err

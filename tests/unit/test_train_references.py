@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -99,6 +100,20 @@ def test_states_that_fit_nowhere_are_an_error_with_their_size(monkeypatch: pytes
         choose_keeping("on", size=57_000_000_000, epochs=5)
 
 
+def test_a_disk_without_room_is_said_before_anything_is_computed(folder: Path) -> None:
+    kept = References(make_student(folder, train_spec()), ROWS, CONTEXTS, 64, Keeping("disk", 0), alone())
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # A full disk, as far as whoever writes can tell.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(
+            SetupError, match=r"train.cacheReferences: .* has no room for 1 MB \(File too large\); set it to off, or TMPDIR"
+        ):
+            kept.prepare(lambda *_: pytest.fail("computed"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 def test_the_size_is_said_before_it_starts() -> None:
     assert Keeping("none", 5).sentence() is None
     assert Keeping("memory", 27_400_000).sentence() == "The references' hidden states are computed once and kept in memory (27 MB)."
@@ -122,6 +137,8 @@ def test_running_out_of_memory_says_what_to_change() -> None:
     for error in (
         torch.OutOfMemoryError("CUDA out of memory"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         MemoryError(),
     ):
         with pytest.raises(SetupError, match="memory ran out; lower x"), memory.out_of_memory_says("lower x"):
