@@ -47,6 +47,20 @@ def test_light_verbs_import_nothing_heavy(verb: list[str]) -> None:
         assert "yaml" not in loaded
 
 
+def test_ctrl_c_is_honoured_while_dailctl_itself_is_still_being_read() -> None:
+    code = """import builtins, sys
+from dailctl.__main__ import run
+real = builtins.__import__
+def stopped(name, *rest):
+    if name == "typer":
+        raise KeyboardInterrupt
+    return real(name, *rest)
+builtins.__import__ = stopped
+sys.exit(run())"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (said.returncode, said.stdout, said.stderr) == (130, "", "")
+
+
 def best_of(times: int, command: list[str]) -> float:
     """Shortest wall time: what the code costs, not what else the machine does. Processor time of the child, where less."""
     best = float("inf")
