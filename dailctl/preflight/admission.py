@@ -12,8 +12,8 @@ from dail_runtime.errors import DailError, TransientError
 from dailctl.explain.objects import pool_of
 from dailctl.explain.refusals import refused
 from dailctl.kube import Client, Forbidden, Invalid
-from dailctl.kube.resources import Object, label_of, shown
-from dailctl.preflight.finding import Finding, pods_of
+from dailctl.kube.resources import PYTORCH_JOB, Object, label_of, shown
+from dailctl.preflight.finding import GET_OPERATOR, Finding, pods_of
 from dailctl.render.names import COMPONENT_LABEL, STAGE_LABEL, TASK_LABEL
 
 AT_ONCE = 16
@@ -57,7 +57,9 @@ def _refusal(obj: Object, err: Invalid | Forbidden) -> Finding | None:
     if isinstance(err, Forbidden):
         return None
     said = text.partition(": ")[2] or text
-    return Finding("objects", f"the API server refuses {shown(obj)}: {said}; correct {_place(obj)}")
+    # What is around the pods is the chart's and not the job's: an operator of another version has other fields.
+    foreign = obj["kind"] == PYTORCH_JOB.kind and "spec." in said and ".template." not in said
+    return Finding("objects", f"the API server refuses {shown(obj)}: {said}; {GET_OPERATOR if foreign else f'correct {_place(obj)}'}")
 
 
 def _place(obj: Object) -> str:

@@ -9,6 +9,8 @@ from dail_runtime.errors import ClusterError
 from dailctl.backends.kinds import backend_of
 from dailctl.kube.resources import Object
 
+GET_OPERATOR = "install the Kubeflow training operator 1.9, or ask an administrator of the cluster to"
+
 
 @dataclass(frozen=True)
 class Finding:

@@ -22,7 +22,7 @@ from dailctl.kube.resources import (
     label_of,
     name_of,
 )
-from dailctl.preflight.finding import Finding, Pods
+from dailctl.preflight.finding import GET_OPERATOR, Finding, Pods
 
 
 def missing_namespace(client: Client) -> list[Finding]:
@@ -45,7 +45,7 @@ def missing_apis(client: Client, objects: Iterable[Object]) -> list[Finding]:
         for kind in sorted(kinds - there):
             remedy = "install what brings it"
             if (api_version, kind) == (PYTORCH_JOB.api_version, PYTORCH_JOB.kind):
-                remedy = "install the Kubeflow training operator 1.9, or ask an administrator of the cluster to"
+                remedy = GET_OPERATOR
             found.append(Finding("api", f"the cluster has no {kind} ({api_version}); {remedy}"))
     return found
 
