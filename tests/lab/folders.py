@@ -32,7 +32,10 @@ def new_folder(*, owned: bool) -> Path:
 def claim(folder: Path, *, owned: bool) -> None:
     """Writes down whose the folder is."""
     mine = Process.of(os.getpid())
-    (folder / "owner").write_text(json.dumps({"pid": mine.pid, "started": mine.started}) if owned and mine else DETACHED)
+    partial = folder / ".owner"
+    partial.write_text(json.dumps({"pid": mine.pid, "started": mine.started}) if owned and mine else DETACHED)
+    # Whole or not there: another lab may look at this moment.
+    partial.replace(folder / "owner")
 
 
 def abandoned(folder: Path) -> bool:
@@ -67,7 +70,7 @@ def ports(count: int) -> list[int]:
     its own port free again."""
     found: list[int] = []
     while len(found) < count:
-        port = random.randrange(12000, 32000)
+        port = random.SystemRandom().randrange(12000, 32000)
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
