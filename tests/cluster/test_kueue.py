@@ -38,7 +38,7 @@ def kueue(control_plane: ControlPlane) -> Iterator[None]:
     definitions = [definition("LocalQueue", "localqueues"), definition("Workload", "workloads")]
     names = [f"crd/{one['metadata']['name']}" for one in definitions]
     control_plane.apply(*definitions)
-    control_plane.kubectl("wait", "--for=condition=Established", *names, "--timeout=60s")
+    control_plane.kubectl("wait", "--for=condition=Established", *names, "--timeout=600s")
     try:
         yield
     finally:

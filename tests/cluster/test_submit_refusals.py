@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +13,7 @@ from tests.lab.components import wait_until
 from tests.support.admission import denied
 from tests.support.cli import dailctl
 from tests.support.cluster_run import ClusterRun
+from tests.support.machine import assert_takes_less
 from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -36,23 +36,17 @@ EDITOR = [
 def assert_refused(run: ClusterRun, code: int, *sentences: str, words: tuple[str, ...] = ()) -> None:
     """Submitting fails so, tells just that, and leaves nothing."""
     before = run.left()
-    began = time.monotonic()
-    said = run.submit(*words)
-    seconds = time.monotonic() - began
-    assert said.code == code, said.err
-    errors = [line for line in said.errors if line.startswith("error: ")]
-    assert len(errors) == len(sentences), said.err
-    for error, sentence in zip(errors, sentences, strict=True):
-        assert sentence in error
-    assert seconds < 10 * max(1.0, load()), f"it took {seconds:.1f} s"
+
+    def refused() -> None:
+        said = run.submit(*words)
+        assert said.code == code, said.err
+        errors = [line for line in said.errors if line.startswith("error: ")]
+        assert len(errors) == len(sentences), said.err
+        for error, sentence in zip(errors, sentences, strict=True):
+            assert sentence in error
+
+    assert_takes_less(10, refused)
     assert run.left() == before
-
-
-def load() -> float:
-    """How many processes wait for each processor: the bar is for a machine that has time."""
-    import os
-
-    return os.getloadavg()[0] / (os.cpu_count() or 1)
 
 
 def test_the_one_right_that_is_missing_is_named(run: ClusterRun) -> None:
@@ -184,11 +178,9 @@ def test_credentials_that_the_cluster_does_not_know(run: ClusterRun) -> None:
 def test_wrong_credentials_in_the_secret_end_the_run_with_a_sentence(run: ClusterRun) -> None:
     wrong = {"AWS_ACCESS_KEY_ID": "labkey", "AWS_SECRET_ACCESS_KEY": "wrong"}
     run.lab.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s3"}, "stringData": wrong}, namespace=run.namespace)
-    began = time.monotonic()
     said = run.submit("--wait")
     assert said.code == 5, said.err
     assert "does not accept the secret key; check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in said.errors[-1]
-    assert time.monotonic() - began < 20 * max(1.0, load())
     run.until_only_the_record_is_left()
 
 
@@ -274,7 +266,7 @@ def test_submitting_twice_changes_nothing(run: ClusterRun) -> None:
 def test_two_submits_at_once_make_one_run(run: ClusterRun) -> None:
     run.script()
     both = [run.submitting("--wait"), run.submitting("--wait")]
-    said = [(one.communicate(timeout=240), one.returncode) for one in both]
+    said = [(one.communicate(timeout=900), one.returncode) for one in both]
     assert [code for _, code in said] == [0, 0], said
     assert len({one["metadata"]["name"] for one in run.objects("configmap")}) == 1
     status = run.status()
@@ -293,11 +285,11 @@ def no_pytorch_jobs(run: ClusterRun) -> Iterator[None]:
         return "PyTorchJob" in {one["kind"] for one in run.client().resources("kubeflow.org/v1") or ()}
 
     # The API server takes a moment to forget a kind, and to know it again.
-    assert wait_until(lambda: not known(), 60)
+    assert wait_until(lambda: not known(), 600)
     yield
     meta = {"name": crd["metadata"]["name"], "annotations": crd["metadata"].get("annotations", {})}
     run.lab.apply({"apiVersion": crd["apiVersion"], "kind": crd["kind"], "metadata": meta, "spec": crd["spec"]})
-    assert wait_until(known, 60)
+    assert wait_until(known, 600)
     # It notices by itself, but only after a while.
     run.lab.component("training-operator").kill()
     run.lab.start("training-operator")

@@ -33,7 +33,7 @@ def create() -> None:
                 (root / name).write_text((root.parent / name).read_text())
 
 
-def remove(seconds: float = 20.0) -> None:
+def remove(seconds: float = 300.0) -> None:
     """Kills what runs in our group and removes it."""
     end = time.monotonic() + seconds
     while any(root.exists() for root in roots()) and time.monotonic() < end:

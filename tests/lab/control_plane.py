@@ -66,12 +66,14 @@ class ControlPlane(Cluster):
         api_server = self.component("kube-apiserver")
         if name in ("etcd", "kube-apiserver") and api_server.process:
             api_server.wait(self.ready)
+        if name == operator.NAME:
+            self.component(name).wait(lambda: operator.serves(self))
 
     def ready(self) -> bool:
         """Whether the API server and its etcd say that they are ready."""
         server, authority = kubeconfig.server_of(self.kubeconfig)
         context = ssl.create_default_context(cadata=authority.decode())
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{server}/readyz", context=context, timeout=5) as answer:
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{server}/readyz", context=context, timeout=60) as answer:
             return bool(answer.status == 200)
         return False
 
@@ -90,7 +92,9 @@ class ControlPlane(Cluster):
         group, objects = simulated.nodes(count, simulated.Shape(**shape))
         self.kubectl("create", "--filename=-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
         try:
-            self.kubectl("wait", "node", "--for=condition=Ready", f"--timeout={60 + count}s", f"--selector={simulated.GROUP_LABEL}={group}")
+            self.kubectl(
+                "wait", "node", "--for=condition=Ready", f"--timeout={600 + count}s", f"--selector={simulated.GROUP_LABEL}={group}"
+            )
             yield [one["metadata"]["name"] for one in objects]
         finally:
             self.kubectl("delete", "node", f"--selector={simulated.GROUP_LABEL}={group}", "--wait=false")

@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from tests.lab import binaries, cgroups, control_plane, folders, images, kubelet, network, versitygw
 from tests.lab.binaries import program
-from tests.lab.components import Component, LabError, Launch, components
+from tests.lab.components import GONE_SECONDS, Component, LabError, Launch, Process, components
 from tests.lab.control_plane import ControlPlane, Place
 
 HOME = Path("/var/lib/dail-lab")
@@ -148,8 +149,8 @@ def _end_shims() -> None:
     mark = f"{FOLDER}/containerd.sock".encode()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
-            if mark in path.read_bytes() and b"containerd-shim" in path.read_bytes():
-                os.kill(int(path.parent.name), 9)
+            if mark in (words := path.read_bytes()) and b"containerd-shim" in words and (shim := Process.of(int(path.parent.name))):
+                shim.end(signal.SIGKILL, GONE_SECONDS)
 
 
 def _answers(path: Path) -> bool:

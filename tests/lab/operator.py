@@ -44,8 +44,8 @@ def start(lab: ControlPlane, launch: Launch, ports: Mapping[str, int]) -> None:
         MY_POD_NAMESPACE=NAMESPACE,
         TMPDIR=str(scratch),
     )
-    lab.kubectl("wait", "--for=condition=Established", "crd/pytorchjobs.kubeflow.org", "--timeout=180s")
-    operator.wait(lambda: _serves(lab))
+    lab.kubectl("wait", "--for=condition=Established", "crd/pytorchjobs.kubeflow.org", "--timeout=900s")
+    operator.wait(lambda: serves(lab))
 
 
 def manifests(webhook_port: int) -> list[Object]:
@@ -92,7 +92,7 @@ def _certificate(scratch: Path) -> Object:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": SECRET, "namespace": NAMESPACE}, "data": encoded}
 
 
-def _serves(lab: ControlPlane) -> bool:
+def serves(lab: ControlPlane) -> bool:
     """Whether the API server reaches the webhook, asked with a job that is not kept."""
     container = {"name": "pytorch", "image": "none"}
     replica = {"replicas": 1, "template": {"spec": {"containers": [container]}}}

@@ -61,21 +61,23 @@ def end(cluster: Cluster, namespace: str, name: str, code: int) -> None:
 def test_a_pytorch_job_runs_on_simulated_gpu_nodes_and_succeeds(control_plane: Cluster, namespace: str) -> None:
     with control_plane.nodes(2, gpus=1) as nodes:
         control_plane.apply(pytorch_job("train", workers=1), namespace=namespace)
-        assert wait_until(lambda: "Running" in conditions(control_plane, namespace, "train"), 60)
+        assert wait_until(lambda: "Running" in conditions(control_plane, namespace, "train"), 600)
+        names = ("train-master-0", "train-worker-0")
+        assert wait_until(lambda: {phase(control_plane, namespace, name) for name in names} == {"Running"}, 600)
         pods = control_plane.get("pods", namespace=namespace)["items"]
         # One GPU a node: the scheduler had to spread the two.
         assert sorted(one["spec"]["nodeName"] for one in pods) == sorted(nodes)
         for one in pods:
             end(control_plane, namespace, one["metadata"]["name"], 0)
-        assert wait_until(lambda: "Succeeded" in conditions(control_plane, namespace, "train"), 60)
+        assert wait_until(lambda: "Succeeded" in conditions(control_plane, namespace, "train"), 600)
 
 
 def test_an_exit_code_of_a_user_error_fails_a_pytorch_job(control_plane: Cluster, namespace: str) -> None:
     with control_plane.nodes(1):
         control_plane.apply(pytorch_job("train", workers=1), namespace=namespace)
-        assert wait_until(lambda: "Running" in conditions(control_plane, namespace, "train"), 60)
+        assert wait_until(lambda: "Running" in conditions(control_plane, namespace, "train"), 600)
         end(control_plane, namespace, "train-worker-0", 3)
-        assert wait_until(lambda: "Failed" in conditions(control_plane, namespace, "train"), 60)
+        assert wait_until(lambda: "Failed" in conditions(control_plane, namespace, "train"), 600)
 
 
 def test_the_operators_webhook_refuses_two_masters(control_plane: Cluster, namespace: str) -> None:
@@ -100,10 +102,10 @@ def test_played_pods_run_until_told_and_others_are_only_bound(control_plane: Clu
             pod(name, resources={"limits": {kind: 1}}) for name, kind in (("played", "amd.com/gpu"), ("idle", "example.com/gpu"))
         )
         control_plane.apply(played, idle, namespace=namespace)
-        assert wait_until(lambda: phase(control_plane, namespace, "played") == "Running", 60)
-        assert wait_until(lambda: "nodeName" in control_plane.get("pod", "idle", namespace)["spec"], 60)
+        assert wait_until(lambda: phase(control_plane, namespace, "played") == "Running", 600)
+        assert wait_until(lambda: "nodeName" in control_plane.get("pod", "idle", namespace)["spec"], 600)
         end(control_plane, namespace, "played", 3)
-        assert wait_until(lambda: phase(control_plane, namespace, "played") == "Failed", 60)
+        assert wait_until(lambda: phase(control_plane, namespace, "played") == "Failed", 600)
         state = control_plane.get("pod", "played", namespace)["status"]["containerStatuses"][0]["state"]["terminated"]
         assert (state["exitCode"], state["reason"]) == (3, "Error")
         assert phase(control_plane, namespace, "idle") == "Pending"
@@ -118,20 +120,21 @@ def test_a_user_can_do_what_the_rules_say_and_no_more(control_plane: Cluster, na
         control_plane.kubectl("get", "pods", "--namespace=default", kubeconfig=user)
     # What was asked is in the audit log; refusals too.
     asked = f"system:serviceaccount:{namespace}:reader"
-    events = control_plane.requests(asked)
-    assert {(one["objectRef"]["resource"], one["responseStatus"]["code"]) for one in events if "objectRef" in one} == {
-        ("pods", 200),
-        ("secrets", 403),
-        ("pods", 403),
-    }
+
+    def answered() -> set[tuple[str, int]]:
+        events = control_plane.requests(asked)
+        return {(one["objectRef"]["resource"], one["responseStatus"]["code"]) for one in events if "objectRef" in one}
+
+    # The last of them is written down after it was answered.
+    assert wait_until(lambda: answered() == {("pods", 200), ("secrets", 403), ("pods", 403)}, 120), answered()
 
 
 def test_the_api_server_is_known_by_the_labs_authority_only(control_plane: Cluster) -> None:
     server, authority = server_of(control_plane.kubeconfig)
-    with urllib.request.urlopen(f"{server}/livez", context=ssl.create_default_context(cadata=authority.decode()), timeout=10) as answer:
+    with urllib.request.urlopen(f"{server}/livez", context=ssl.create_default_context(cadata=authority.decode()), timeout=120) as answer:
         assert answer.read() == b"ok"
     with pytest.raises(urllib.error.URLError, match="CERTIFICATE_VERIFY_FAILED"):
-        urllib.request.urlopen(f"{server}/livez", timeout=10)
+        urllib.request.urlopen(f"{server}/livez", timeout=120)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +152,7 @@ def test_objects_survive_the_restart_of(name: str, how: signal.Signals, control_
     assert control_plane.get("configmap", "kept", namespace)["data"] == {"by": name}
     # The controllers have found back as well.
     control_plane.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": f"{namespace}-after"}})
-    assert wait_until(lambda: control_plane.get("serviceaccounts", namespace=f"{namespace}-after")["items"], 60)
+    assert wait_until(lambda: control_plane.get("serviceaccounts", namespace=f"{namespace}-after")["items"], 600)
     control_plane.kubectl("delete", "namespace", f"{namespace}-after", "--wait=false")
 
 
@@ -170,7 +173,7 @@ def test_a_killed_test_leaves_no_process_and_the_next_lab_removes_its_folder(tmp
     folder = Path(line)
     found = components(folder / "components")
     assert {one.name for one in found} >= {"etcd", "kube-apiserver", "training-operator"}
-    assert wait_until(lambda: not any(one.process for one in found), 10)
+    assert wait_until(lambda: not any(one.process for one in found), 120)
     folders.sweep()
     assert not folder.exists()
 

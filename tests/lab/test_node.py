@@ -27,7 +27,9 @@ def template(*act: str, name: str = "main", **container: Any) -> Object:
 def run(node: Node, namespace: str, *act: str, name: str = "pod", **container: Any) -> tuple[str, str]:
     """Phase and output of a pod that does one act."""
     node.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": template(*act, **container)}, namespace=namespace)
-    assert wait_until(lambda: phase(node, namespace, name) in ("Succeeded", "Failed"), 60), node.kubectl("describe", "pod", "-n", namespace)
+    assert wait_until(lambda: phase(node, namespace, name) in ("Succeeded", "Failed"), 600), node.kubectl(
+        "describe", "pod", "-n", namespace
+    )
     return phase(node, namespace, name), node.kubectl("logs", name, f"--namespace={namespace}")
 
 
@@ -59,7 +61,7 @@ def test_an_image_that_is_nowhere_is_not_pulled(node: Node, node_namespace: str)
         statuses = node.get("pod", "pod", node_namespace)["status"].get("containerStatuses", [])
         return str(statuses[0]["state"].get("waiting", {}).get("reason")) if statuses else ""
 
-    assert wait_until(lambda: reason() in ("ErrImagePull", "ImagePullBackOff"), 30), reason()
+    assert wait_until(lambda: reason() in ("ErrImagePull", "ImagePullBackOff"), 600), reason()
 
 
 def test_a_pytorch_job_of_two_pods_succeeds(node: Node, node_namespace: str) -> None:
@@ -68,8 +70,10 @@ def test_a_pytorch_job_of_two_pods_succeeds(node: Node, node_namespace: str) -> 
     replicas = {kind: {"replicas": 1, "restartPolicy": "ExitCode", "template": {"spec": worker(time)}} for kind, time in seconds.items()}
     job = {"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "metadata": {"name": "train"}, "spec": {"pytorchReplicaSpecs": replicas}}
     node.apply(job, namespace=node_namespace)
-    node.kubectl("wait", "pytorchjob/train", "--for=condition=Succeeded", "--timeout=90s", f"--namespace={node_namespace}")
-    assert [phase(node, node_namespace, f"train-{name}-0") for name in ("master", "worker")] == ["Succeeded", "Succeeded"]
+    node.kubectl("wait", "pytorchjob/train", "--for=condition=Succeeded", "--timeout=900s", f"--namespace={node_namespace}")
+    # Its master's end is the job's; a worker that had to wait for the name for long may end later.
+    for name in ("master", "worker"):
+        assert wait_until(lambda name=name: phase(node, node_namespace, f"train-{name}-0") == "Succeeded", 600), name  # type: ignore[misc]
 
 
 def worker(seconds: str) -> Object:
@@ -87,7 +91,7 @@ def test_pods_find_services_by_name_and_reach_them(node: Node, node_namespace: s
         {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "each"}, "spec": {**ports, "clusterIP": "None"}},
     ]
     node.apply(server, *services, namespace=node_namespace)
-    node.kubectl("wait", "pod/server", "--for=condition=Ready", "--timeout=60s", f"--namespace={node_namespace}")
+    node.kubectl("wait", "pod/server", "--for=condition=Ready", "--timeout=600s", f"--namespace={node_namespace}")
     address = node.get("pod", "server", node_namespace)["status"]["podIP"]
     assert run(node, node_namespace, "await", f"each.{node_namespace}.svc", name="wait")[0] == "Succeeded"
     assert run(node, node_namespace, "lookup", f"each.{node_namespace}.svc", name="lookup") == ("Succeeded", f"{address}\n")
@@ -123,12 +127,12 @@ def test_a_probe_that_fails_restarts_its_container(node: Node, node_namespace: s
         statuses = node.get("pod", "pod", node_namespace)["status"].get("containerStatuses", [])
         return int(statuses[0]["restartCount"]) if statuses else 0
 
-    assert wait_until(lambda: restarts() >= 1, 60)
+    assert wait_until(lambda: restarts() >= 1, 600)
 
 
 def test_commands_run_inside_pods(node: Node, node_namespace: str) -> None:
     node.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": template("pause")}, namespace=node_namespace)
-    node.kubectl("wait", "pod/pod", "--for=condition=Ready", "--timeout=60s", f"--namespace={node_namespace}")
+    node.kubectl("wait", "pod/pod", "--for=condition=Ready", "--timeout=600s", f"--namespace={node_namespace}")
     assert node.kubectl("exec", "pod", f"--namespace={node_namespace}", "--", "/podtool", "say", "inside") == "inside\n"
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from tests.lab.cluster import Cluster, KubectlError, Object
 
-SECONDS = 60.0
+SECONDS = 600.0
 _POD = {"spec": {"restartPolicy": "Never", "containers": [{"name": "pytorch", "image": "localhost/none:1"}]}}
 _MASTER = {"replicas": 1, "restartPolicy": "Never", "template": _POD}
 PROBES: dict[str, Object] = {

@@ -13,7 +13,6 @@ import http.server
 import os
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from dailctl.kube.cache import Cache
 from dailctl.kube.resources import NODE, POD, SECRET, Object, name_of, uid_of
 from dailctl.kube.transport import Request, Transport
 from tests.lab.control_plane import ControlPlane
+from tests.lab.folders import ports
 from tests.lab.pki import Authority
 
 REPOSITORY = Path(__file__).parents[2]
@@ -71,7 +71,7 @@ class ProcessKubelet:
         self._pods: dict[str, _Pod] = {}
         self._cache = Cache(self._client, POD, self._changed.set, fields=f"spec.nodeName={node}")
         self._server = _log_server(lab, self)
-        self.port = _free_port()
+        (self.port,) = ports(1)
         self._thread = threading.Thread(target=self._run, name="kubelet", daemon=True)
 
     def start(self) -> None:
@@ -92,8 +92,8 @@ class ProcessKubelet:
         self._cache.stop()
         self._server.shutdown()
         self._server.server_close()
-        self._thread.join(10)
-        for pod in self._pods.values():
+        self._thread.join(120)
+        for pod in list(self._pods.values()):
             pod.kill()
 
     def pods(self, prefix: str = "") -> list[str]:
@@ -102,11 +102,11 @@ class ProcessKubelet:
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> None:
         """A signal to the pod's process alone, as from the kernel's out-of-memory killer."""
-        next(pod for pod in self._pods.values() if pod.name == name and pod.running()).signal(number)
+        next(pod for pod in list(self._pods.values()) if pod.name == name and pod.running()).signal(number)
 
     def process_of(self, name: str) -> int:
         """Process id of a pod that runs."""
-        return next(pod.pid for pod in self._pods.values() if pod.name == name and pod.running())
+        return next(pod.pid for pod in list(self._pods.values()) if pod.name == name and pod.running())
 
     def log_of(self, name: str) -> str:
         """What a pod wrote, also one that is gone."""
@@ -289,6 +289,9 @@ class _Pod:
         writer = threading.Thread(target=self._write_log, args=(self._process, self._restarts), daemon=True)
         writer.start()
         self._kubelet.started.append((self.name, tuple(container["command"])))
+        if self._deleted.is_set():
+            # It was deleted while its process was being made, which the signals have missed.
+            self.kill()
         self._status("Running", {"running": {"startedAt": started}}, ready=True)
         code = self._process.wait()
         # Workers that a killed process leaves behind end with their container.
@@ -309,10 +312,11 @@ class _Pod:
         log, times = (self._folder / f"log-{life}").open("ab"), (self._folder / f"times-{life}").open("a")
         with log, times, process.stdout as lines:
             for line in lines:
-                log.write(line)
-                log.flush()
+                # The time first: a line that is in the log is one that `lines` knows.
                 times.write(datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ") + "\n")
                 times.flush()
+                log.write(line)
+                log.flush()
 
     def _wait(self, reason: str, message: str, phase: str = "Pending") -> None:
         self._status(phase, {"waiting": {"reason": reason, "message": message}})
@@ -393,12 +397,6 @@ def _log_server(lab: ControlPlane, kubelet: ProcessKubelet) -> http.server.Threa
     tls.load_cert_chain(certificate, key)
     server.socket = tls.wrap_socket(server.socket, server_side=True)
     return server
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _now() -> str:
