@@ -200,7 +200,10 @@ def _left(held: Held, etas: dict[str, Eta]) -> dict[str, float]:
 
 def _pause(changed: threading.Event, place: Screen) -> None:
     """Until something changes, and a moment more for what changes with it; a terminal is redrawn each second."""
-    if changed.wait(REDRAW if isinstance(place, Redrawn) else None):
+    # Ctrl-C that comes just before a wait begins is heard by Python only when it wakes.
+    while not (seen := changed.wait(REDRAW)) and not isinstance(place, Redrawn):
+        pass
+    if seen:
         threading.Event().wait(SETTLE)
     changed.clear()
 
