@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 NAME = "lab-node"
 CNI_NAME = "dail-lab"
-READY_SECONDS = 180
+READY_SECONDS = 900
 CONTAINERD = """version = 3
 root = "{images}"
 state = "{folder}/containerd"
