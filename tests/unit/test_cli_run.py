@@ -95,12 +95,14 @@ def test_a_stopped_run_says_how_to_go_on(tmp_path: Path, number: signal.Signals,
     play = Play(tmp_path)
     play.says(rewrite_a=["wait", "ok"])
     process = play.process("run", "-f", "job.yaml", "--set", "seed=0", "--from", "rewrite")
-    while "rewrite/a" not in play.started:
-        time.sleep(0.05)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=LONG)
+    with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert any("rewrite/a: 1/4 problems" in line for line in process.stderr), "all that the stage says before it waits"
+        process.send_signal(number)
+        told, out = process.stderr.read(), process.stdout.read()
     assert (process.returncode, out) == (code, "")
-    assert err.splitlines()[-2:] == [
+    assert told.splitlines() == [
         "[2/9] rewrite/a: stopping: waiting until the stage has saved (once more, and it is killed)",
         f"stopped by {number.name} at rewrite/a; everything finished so far is saved; go on with: dailctl run -f job.yaml --set seed=0",
     ]
