@@ -30,6 +30,7 @@ from dail_runtime.spec.prompts import PromptSpec
 from dail_runtime.spec.rewrite import DirectPolicy, TransformersEngine
 from dail_runtime.stages.run import run_task
 from dail_runtime.store import Manifest, Store, read_manifest, write_manifest
+from tests.lab.components import wait_until
 from tests.support.require import require
 from tests.support.rollouts import data_job, saved, write_rows
 from tests.support.servers import VllmServer, start_server
@@ -78,7 +79,7 @@ def run(model: ModelSpec, tmp_path_factory: pytest.TempPathFactory) -> SavedRun:
 def servers(run: SavedRun, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[VllmServer]]:
     """Two servers of the base model."""
     folder = tmp_path_factory.mktemp("servers")
-    words = ["--run", run.root.uri, "--job", run.digest, "--task", "rewrite/tuned", "--drain", "60"]
+    words = ["--run", run.root.uri, "--job", run.digest, "--task", "rewrite/tuned", "--drain", "900"]
     started = [start_server(words, folder / f"log-{n}") for n in range(2)]
     try:
         for one in started:
@@ -129,7 +130,7 @@ def test_a_server_is_killed_and_another_comes_while_the_driver_works(
         driver = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=subprocess.DEVNULL, stderr=talk)
     try:
         out = again.at("rewrite/tuned")
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 1200
         while not list(out.list("rollouts/")):
             assert time.monotonic() < deadline
             assert driver.poll() is None
@@ -137,18 +138,26 @@ def test_a_server_is_killed_and_another_comes_while_the_driver_works(
         port = int(servers[0].url.rsplit(":", 1)[1])
         # With SIGKILL, as the kernel's out-of-memory killer does: connections break and nobody says why.
         servers[0].end(signal.SIGKILL)
-        words = ["--run", run.root.uri, "--task", "rewrite/tuned", "--drain", "60"]
+        words = ["--run", run.root.uri, "--task", "rewrite/tuned", "--drain", "900"]
         servers[0] = start_server(words, tmp_path / "log", port=port)
-        assert driver.wait(300) == 0, (tmp_path / "talk").read_text()[-3000:]
+        assert driver.wait(1200) == 0, (tmp_path / "talk").read_text()[-3000:]
         assert_whole(out)
         assert f"{servers[0].url} is down" in (tmp_path / "talk").read_text()
     finally:
         driver.kill()
 
 
+def drawing(server: VllmServer) -> bool:
+    """Whether it says that it is drawing something."""
+    with urllib.request.urlopen(f"{server.url}/metrics", timeout=300) as told:
+        return any(
+            line.startswith("vllm:num_requests_running{") and float(line.split()[-1]) > 0 for line in told.read().decode().splitlines()
+        )
+
+
 def test_sigterm_lets_a_server_finish_what_it_draws(servers: list[VllmServer]) -> None:
     server = servers[1]
-    with urllib.request.urlopen(f"{server.url}/v1/models", timeout=60) as listed:
+    with urllib.request.urlopen(f"{server.url}/v1/models", timeout=300) as listed:
         name = json.load(listed)["data"][0]["id"]
     # Seconds of work for a fast machine, and far from what a slow one may take before it is cut off.
     body = {"model": name, "prompt": [30, 31, 32], "max_tokens": 900, "ignore_eos": True, "n": 32, "return_token_ids": True}
@@ -156,12 +165,12 @@ def test_sigterm_lets_a_server_finish_what_it_draws(servers: list[VllmServer]) -
 
     def ask() -> None:
         asked = urllib.request.Request(f"{server.url}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"})
-        with urllib.request.urlopen(asked, timeout=300) as reply:
+        with urllib.request.urlopen(asked, timeout=1200) as reply:
             answers.extend(json.load(reply)["choices"])
 
     thread = threading.Thread(target=ask)
     thread.start()
-    time.sleep(1.0)
+    assert wait_until(lambda: drawing(server), 600)
     assert not answers, "the responses were too short for this test"
     code = server.end(signal.SIGTERM)
     thread.join()
