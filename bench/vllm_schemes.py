@@ -3,16 +3,18 @@
 In this process, in one engine:
 `plain` is vLLM's own sampling of the student's context and `direct` the plugin's; `ceiling` is vLLM's own sampling of both
 contexts of every response, which know nothing of each other: no scheme that reads two contexts can be faster. `paired` is the
-plugin, both contexts in lockstep. `one_engine` is what one does without a plugin, and what the method's authors do: for each token one
-request to the student's context and one to the teacher's, all responses side by side, with prefix caching; its policy needs no
-second draw here (tau = 0 in effect), which flatters it. It draws as many tokens as a block of the cache holds, in the middle of the
-responses, with all before them in the cache: how much is read anew depends on where in its last block a prompt ends, and how long
-it takes on how far the response has got.
+plugin, both contexts in lockstep. `one_engine_in_step` is the most that an engine can be made to give a token at a time: all
+responses side by side, a step for the student's contexts and a step for the teacher's; it keeps every token of the student (tau = 0
+in effect), asks for no log-probability of it, and so doesn't have what the others return.
 
 In processes of their own, stock vLLM: `stock` is `plain` on an engine that knows nothing of dail, with vLLM's own defaults;
-`two_engines` is the scheme of `one_engine` with an engine for each context, as the authors run it; `served_plain` is a server
-drawing the student's context, and `fallback` the same server in draft-and-verify, a quarter of the responses and few tokens of
-each, because it is so slow.
+`one_engine` and `two_engines` are mixed rollouts with a request per token and context (bench/per_token.py), the authors' scheme, and
+`two_engines_in_step` is `one_engine_in_step` with an engine for each context; `served_plain` is a server drawing the student's
+context, and `fallback` the same server in draft-and-verify, a quarter of the responses and few tokens of each, because it is so slow.
+
+The schemes of a token at a time draw as many tokens as a block of the cache holds, in the middle of the responses, with all before
+them in the cache: how much is read anew depends on where in its last block a prompt ends, and how long it takes on how far the
+response has got.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
+from bench.per_token import PerToken
 from dail_runtime.models import model_folder, pick_device, pick_dtype
 from dail_runtime.rewrite.engine import Engine, Request, Sampling, problem_seed
 from dail_runtime.rewrite.vllm_engine import VllmGenerator
@@ -63,6 +66,8 @@ class VllmSchemes:
         self._stack = ExitStack()
         self._stack.callback(self._engine.close)
         self._apart: tuple[Any, Any] | None = None
+        self._alone: PerToken | None = None
+        self._block = int(self._engine.vllm.vllm_config.cache_config.block_size)
         self._served: VllmHttpGenerator | None = None
 
     def plain(self) -> float:
@@ -86,12 +91,20 @@ class VllmSchemes:
         return self._drawn(self._engine, [self._prompts(1), self._prompts(2)], MIXED)
 
     def one_engine(self) -> float:
-        """A request per token and context."""
-        return self._per_token(self._engine.vllm, self._engine.vllm)
+        """A request per token and context, every response on its own."""
+        return self._per_token(1)
 
     def two_engines(self) -> float:
         """The same, an engine for each context."""
-        return self._per_token(*self._others())
+        return self._per_token(2)
+
+    def one_engine_in_step(self) -> float:
+        """A token at a time, all responses together."""
+        return self._in_step(self._engine.vllm, self._engine.vllm)
+
+    def two_engines_in_step(self) -> float:
+        """The same, an engine for each context."""
+        return self._in_step(*self._others())
 
     def served_plain(self) -> float:
         """The student's context on a server without the plugin."""
@@ -154,23 +167,33 @@ class VllmSchemes:
         found = self._run(engine, [ids for both in zip(*contexts, strict=True) for ids in both], self._tokens)
         return sum(map(len, found)) / len(contexts) / (self._clock() - begin)
 
-    def _per_token(self, student: Any, teacher: Any) -> float:
-        students, teachers = self._prompts(1), self._prompts(2)
-        drawn = [[self._source.randrange(FIRST_ID, LAST_ID) for _ in range(self._tokens // 2)] for _ in students]
-        block = int(self._engine.vllm.vllm_config.cache_config.block_size)
-
-        def so_far(prompts: list[list[int]]) -> list[list[int]]:
-            return [[*ids, *said] for ids, said in zip(prompts, drawn, strict=True)]
-
-        for engine, prompts in ((student, students), (teacher, teachers)):
-            self._run(engine, so_far(prompts), 1)
+    def _per_token(self, engines: int) -> float:
+        if self._alone is None:
+            self._alone = PerToken(self._settings() | {"max_num_seqs": 2 * self._count}, tau=MIXED.tau)
+            self._stack.callback(self._alone.close)
+        middle = self._middle()
+        self._alone.prepare(engines, middle)
         begin = self._clock()
-        for _ in range(block):
-            proposed = self._run(student, so_far(students), 1)
-            self._run(teacher, so_far(teachers), 1, logprobs=1)
-            for said, ids in zip(drawn, proposed, strict=True):
-                said.extend(ids)
-        return self._count * block / (self._clock() - begin)
+        return self._alone.draw(engines, middle, self._block) / (self._clock() - begin)
+
+    def _in_step(self, student: Any, teacher: Any) -> float:
+        students, teachers = self._middle()
+        for engine, prompts in ((student, students), (teacher, teachers)):
+            self._run(engine, prompts, 1)
+        begin = self._clock()
+        for _ in range(self._block):
+            proposed = self._run(student, students, 1)
+            self._run(teacher, teachers, 1, logprobs=1)
+            for one, other, ids in zip(students, teachers, proposed, strict=True):
+                one.extend(ids)
+                other.extend(ids)
+        return self._count * self._block / (self._clock() - begin)
+
+    def _middle(self) -> tuple[list[list[int]], list[list[int]]]:
+        """Both contexts of every response, half of it drawn."""
+        drawn = [[self._source.randrange(FIRST_ID, LAST_ID) for _ in range(self._tokens // 2)] for _ in range(self._count)]
+        students, teachers = ([[*ids, *said] for ids, said in zip(self._prompts(n), drawn, strict=True)] for n in (1, 2))
+        return students, teachers
 
     def _run(self, engine: Any, prompts: Sequence[list[int]], tokens: int, *, logprobs: int | None = None) -> list[list[int]]:
         """Responses of vLLM's own sampling."""
