@@ -26,7 +26,12 @@ HOOKS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         ("self", "request", "num_computed_tokens", "num_new_tokens"),
     ),
     ("vllm.v1.core.sched.scheduler:Scheduler", "_get_local_prefix_cache_hit", ("self", "request")),
-    ("vllm.v1.core.kv_cache_manager:KVCacheManager", "truncate_computed_blocks", ("self", "blocks", "num_computed_tokens")),
+    ("vllm.v1.core.kv_cache_manager:KVCacheManager", "create_kv_cache_blocks", ("self", "blocks")),
+    (
+        "vllm.v1.core.kv_cache_coordinator:KVCacheCoordinator",
+        "find_longest_cache_hit",
+        ("self", "block_hashes", "max_cache_hit_length"),
+    ),
     ("vllm.v1.core.block_pool:BlockPool", "get_num_free_blocks", ("self",)),
     ("vllm.v1.sample.logits_processor:LogitsProcessor", "apply", ("self", "logits")),
     ("vllm.v1.sample.logits_processor:LogitsProcessor", "update_state", ("self", "batch_update")),

@@ -243,8 +243,10 @@ class PairScheduler(Scheduler):  # type: ignore[misc]
         blocks, found, boundary, diverged = super()._get_local_prefix_cache_hit(request)
         if found and found >= request.num_tokens - 1 and self._pairs.of(request.request_id) is not None:
             # Nothing but the last token would be left to compute, and that one has to wait: admitting needs some work to do.
-            found = (found - 1) // self.block_size * self.block_size
-            blocks = self.kv_cache_manager.truncate_computed_blocks(blocks, found)
+            # Looked up anew, not cut: of a sliding window only the blocks are found that the length asked for needs.
+            manager = self.kv_cache_manager
+            shorter, found, _ = manager.coordinator.find_longest_cache_hit(request.block_hashes, found - 1)
+            blocks = manager.create_kv_cache_blocks(shorter)
         return blocks, found, boundary, diverged
 
     # What a step gave
