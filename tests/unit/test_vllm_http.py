@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -116,6 +117,7 @@ def test_retry_after_is_a_number_or_a_date() -> None:
     )
     assert retry_after({"Retry-After": "Mon, 01 Jan 2001 00:00:00 GMT"}) == 0
     assert retry_after({"Retry-After": "soon"}) is None
+    assert retry_after({"Retry-After": "\u00b2"}) is None
     assert retry_after({}) is None
 
 
@@ -198,7 +200,8 @@ def test_nobody_is_asked_who_is_down_leaving_quiet_or_without_the_plugin() -> No
         pool, made = await three(("up",) * 5 + ("down", "unfit"))
         made[0].leaving = True
         made[1].plugin = False
-        pool.quiet(made[2], 60)
+        pool.quiet(made[2], math.inf)
+        assert made[2].quiet_until <= time.monotonic() + replicas_module.QUIET_MOST
         pool.doubt(made[3], time.monotonic(), "reset")
         assert made[3].state == "down"
         assert {await pool.acquire() for _ in range(8)} == {made[4]}

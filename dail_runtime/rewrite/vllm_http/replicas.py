@@ -35,6 +35,8 @@ TELL_SECONDS = 10.0
 """After which the user is told what is waited for."""
 PAUSE_SECONDS, PAUSE_MOST = 0.5, 5.0
 """A replica that looks well and fails at what it is given is left alone for a while, which doubles from the one to the other."""
+QUIET_MOST = 300.0
+"""It is asked again after this long, whatever it asked for: nobody else may be there, and the wait would never end."""
 FAULTS_MOST = 20
 """How often in a row it may do so before it counts as hopeless."""
 SLACK = 4
@@ -164,7 +166,7 @@ class Replicas:
 
     def quiet(self, replica: Replica, seconds: float) -> None:
         """`replica` asked to be left alone."""
-        replica.quiet_until = max(replica.quiet_until, time.monotonic() + seconds)
+        replica.quiet_until = max(replica.quiet_until, time.monotonic() + min(seconds, QUIET_MOST))
 
     def _most(self, replica: Replica) -> int:
         """Responses that it may draw at once: one that keeps failing has to show first that it can."""
