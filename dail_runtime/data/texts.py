@@ -10,6 +10,9 @@ from typing import Any
 
 from dail_runtime.data.columns import ANSWER_MARK
 
+_EXACT = 2**53
+"""Up to here every whole number is a float of its own."""
+
 
 class CellError(Exception):
     """A cell that cannot be used; `reason` is the key it is counted under."""
@@ -41,9 +44,6 @@ def text_cell(value: Any, column: str) -> str:
         inside = f"name the text in it ({column}.{next(iter(value))})" if isinstance(value, dict) and value else "check data.columns"
         raise CellError("wrong_type", f"the column {column!r} holds {_kind(value)} where a text belongs; {inside}")
     return value.replace("\r\n", "\n").replace("\r", "\n").strip()
-
-
-_EXACT = 2**53
 
 
 def short_cell(value: Any, column: str) -> str:

@@ -122,8 +122,8 @@ class Lease:
         self._held, self._renewed = found, time.monotonic()
         return True
 
-    def _is_gone(self) -> bool:
-        """Whether someone has removed it, and nobody else was faster to make it anew."""
+    def _made_anew(self) -> bool:
+        """Makes it anew where someone has removed it; whether nobody else was faster."""
         return self._client.find(LEASE, self._name) is None and self._take(None)
 
     def _beat(self) -> None:
@@ -136,7 +136,7 @@ class Lease:
                 self._renewed, self.refused = asked, None
             except (Conflict, NotFound):
                 with contextlib.suppress(DailError):
-                    if not (self._is_mine() or self._is_gone()):
+                    if not (self._is_mine() or self._made_anew()):
                         self._renewed = float("-inf")
                         self._lost()
                         return
