@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from dail_runtime.errors import DailError
+from dailctl.kube.errors import ApiError
+
 REFUSALS = 20.0
 """Seconds for which a refusal may pass."""
 
@@ -25,6 +28,14 @@ class Refusals:
         if self._since is None or not self._ready():
             self._since = self._clock()
         return self._clock() - self._since > REFUSALS
+
+    def judge(self, refused: DailError | None) -> None:
+        """Raise what a copy of objects is refused with, where it lasts or is no word of the API server (a login that ended): whoever
+        waits for the copy to change would wait for ever."""
+        if refused is None:
+            self.over()
+        elif not isinstance(refused, ApiError) or self.stay():
+            raise refused
 
     def over(self) -> None:
         """Hear that nothing is refused any more."""

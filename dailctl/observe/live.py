@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 from dail_runtime.errors import TransientError, UsageError
 from dailctl import output
 from dailctl.conductor.status import summary_of
-from dailctl.kube import Client, Forbidden
+from dailctl.kube import Client, Forbidden, Refusals
 from dailctl.kube.cache import Cache
 from dailctl.kube.client import ALL
 from dailctl.kube.resources import CONFIG_MAP, EVENT, label_of, name_of, uid_of
@@ -104,14 +104,16 @@ def watch_runs(client: Client, *, namespace: str | None, labels: str, names: Seq
     """Show runs as they change, until Ctrl-C.
 
     Raises:
-        ApiError: the user may not list or watch them.
+        ClusterError: the user may not list or watch them, or not any more.
         TransientError: the API server does not answer at first.
     """
     selector = f"{RECORDS},{labels}" if labels else RECORDS
     table = functools.partial(_run_table, wide=wide, namespaces=namespace == ALL)
     read: Read = {}
+    refusals = Refusals(client.ready)
     with _cache(client, CONFIG_MAP, labels=selector, namespace=namespace, metadata_only=True) as (cache, changed), screen() as place:
         while True:
+            refusals.judge(cache.refused)
             chosen = [one for one in cache.objects() if not names or name_of(one) in names or label_of(one, JOB_LABEL) in names]
             place.show(views_of(client, chosen, read), table)
             _pause(changed, place)
@@ -124,10 +126,11 @@ def watch_run(client: Client, held: Held) -> Held:
 
     Raises:
         UsageError: the run was deleted.
-        ApiError: the user may not list or watch records.
+        ClusterError: the user may not list or watch records, or not any more.
         TransientError: the API server does not answer at first.
     """
     etas: dict[str, Eta] = {}
+    refusals = Refusals(client.ready)
     about = f"involvedObject.uid={held.uid}"
     with (
         _cache(client, CONFIG_MAP, fields=f"metadata.name={held.name}", namespace=held.namespace) as (records, changed),
@@ -135,6 +138,7 @@ def watch_run(client: Client, held: Held) -> Held:
         screen() as place,
     ):
         while True:
+            refusals.judge(records.refused)
             obj = records.get(held.name)
             if obj is None or uid_of(obj) != held.uid:
                 raise UsageError(f"run {held.name} was deleted; submit it again to start anew, results that were finished are kept")
@@ -150,9 +154,10 @@ def watch_run(client: Client, held: Held) -> Held:
 def watch_events(client: Client, held: Held, *, fields: str) -> None:
     """Print the events of a run as they come, until Ctrl-C."""
     shown: set[tuple[str, str, str, int]] = set()
-    head = True
+    head, refusals = True, Refusals(client.ready)
     with _cache(client, EVENT, fields=fields, namespace=held.namespace) as (cache, changed):
         while True:
+            refusals.judge(cache.refused)
             found = sorted((event_view(one) for one in cache.objects() if is_about(one, held.record)), key=lambda one: one.last)
             new = [one for one in found if (one.object, one.reason, one.message, one.count) not in shown]
             shown |= {(one.object, one.reason, one.message, one.count) for one in new}

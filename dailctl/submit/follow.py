@@ -12,7 +12,7 @@ from dailctl.conductor.status import RunStatus, TaskStatus, read_status
 from dailctl.explain import Cause, Seen, why_waiting
 from dailctl.explain.endings import ends_of, last_line
 from dailctl.explain.refusals import refused
-from dailctl.kube import Client
+from dailctl.kube import Client, Refusals
 from dailctl.kube.cache import Cache
 from dailctl.kube.resources import CONFIG_MAP, EVENT, JOB, POD, Object, condition_of, label_of, shown, uid_of
 from dailctl.progress import View
@@ -33,13 +33,14 @@ def follow(client: Client, record: RunRecord, view: View, *, generation: int) ->
         generation: statuses of an earlier one are the past, and passed over.
 
     Raises:
-        ClusterError: the run was deleted, or its conductor cannot start; the sentence says why.
+        ClusterError: the run was deleted, or its conductor cannot start, or the user may not look any more; the sentence says why.
         TransientError: the cluster cannot be reached at first.
     """
     changed = threading.Event()
     records = Cache(client, CONFIG_MAP, changed.set, fields=f"metadata.name={record.name}")
     conductors = Cache(client, POD, changed.set, labels=conductor_of(record.name))
     teller = _Teller(view, len(record.tasks))
+    refusals = Refusals(client.ready)
     asked = time.monotonic()
     try:
         for cache in (records, conductors):
@@ -49,6 +50,7 @@ def follow(client: Client, record: RunRecord, view: View, *, generation: int) ->
                 raise TransientError(f"the API server does not list {cache.resource.shown}; the run goes on; submit again to follow it")
         while True:
             changed.clear()
+            refusals.judge(records.refused)
             held = records.get(record.name)
             if held is None:
                 raise ClusterError(f"run {record.name} was deleted; submit it again to start anew, results that were finished are kept")
