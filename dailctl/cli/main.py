@@ -48,11 +48,19 @@ class _OutputClosed(Exception):
 
 
 class _Verbs(TyperGroup):
+    """Typer would end the process on EPIPE by itself; the exit handler below is to be the only one."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            # It prints help.
+            return super().make_context(*arguments, **options)
+        except BrokenPipeError:
+            raise _OutputClosed from None
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            # Typer would end the process on EPIPE by itself; the exit handler below is to be the only one.
             raise _OutputClosed from None
 
 

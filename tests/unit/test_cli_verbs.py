@@ -344,7 +344,7 @@ def test_errors_are_red_only_where_color_is_wanted(play: Play, variables: dict[s
     assert err.startswith("\x1b[31merror: ") == (variables == {"FORCE_COLOR": "1"})
 
 
-@pytest.mark.parametrize("verb", ["version", "schema"])
+@pytest.mark.parametrize("verb", ["version", "schema", "--help"])
 def test_a_reader_that_goes_away_is_no_error(verb: str) -> None:
     # It went before anything was written; what `version` prints fits into a buffer until the end.
     reader, writer = os.pipe()
