@@ -270,6 +270,18 @@ def test_pairs_that_fit_nowhere_are_refused(engine: VllmGenerator, monkeypatch: 
     monkeypatch.setattr(engine.scheduler.kv_cache_config, "num_blocks", 6)
     with pytest.raises(SetupError, match=r"0: both contexts need \d+ blocks of KV cache and there are 5; give vLLM more memory"):
         drawn(engine, requests(1, 1), HOW)
+    # Nor those for which there is room only in what vLLM keeps free.
+    monkeypatch.undo()
+    monkeypatch.setattr(engine.scheduler.kv_cache_manager, "watermark_blocks", 116)
+    for role in ("student", "teacher"):
+        submit(engine, role, range(30, 60), params(40, half(role, "dry")))
+    for _ in range(50):
+        ended = {output.request_id: output.outputs[0] for output in engine.vllm.step()}
+        if ended:
+            break
+    engine.vllm.abort_request(["student", "teacher"])
+    finished(engine)
+    assert ended["student"].stop_reason.startswith("both contexts need 6 blocks of KV cache and there are 3; give vLLM more memory")
 
 
 def test_a_stopped_generation_leaves_the_engine_free(engine: VllmGenerator) -> None:

@@ -107,6 +107,12 @@ def check_settings(config: Any) -> None:
         (scheduler.policy != "fcfs", f"its scheduling policy is {scheduler.policy}", "leave out --scheduling-policy"),
         (not scheduler.enable_chunked_prefill, "it cannot read prompts in parts", "leave out --no-enable-chunked-prefill"),
         (scheduler.max_num_seqs < 2, "it decodes one sequence at a time", "raise --max-num-seqs to 2 or more"),
+        (scheduler.max_num_active_seqs == 1, "it decodes one sequence at a time", "leave out --max-num-active-seqs"),
+        (
+            scheduler.max_num_scheduled_tokens is not None and scheduler.max_num_scheduled_tokens < scheduler.max_num_seqs,
+            "a step may compute fewer tokens than there are sequences",
+            "leave out --max-num-scheduled-tokens",
+        ),
         (config.speculative_config is not None, "it decodes speculatively", "leave out --speculative-config"),
         (config.kv_transfer_config is not None, "it moves its KV cache elsewhere", "leave out --kv-transfer-config"),
         (parallel.pipeline_parallel_size > 1, "it splits the model by layers", "use --tensor-parallel-size instead"),

@@ -87,7 +87,8 @@ class PairScheduler(Scheduler):  # type: ignore[misc]
         members = pair.members()
         # The halves have one response: the longer prompt decides where it must end.
         limit = min(self.max_model_len - max(half.num_prompt_tokens for half in members), *(half.max_tokens for half in members))
-        total = self.kv_cache_config.num_blocks - 1  # one block is never used: vLLM keeps it as a blank
+        # One block is never used: vLLM keeps it as a blank. Nor are those that it keeps free when it admits the second half.
+        total = self.kv_cache_config.num_blocks - 1 - self.kv_cache_manager.watermark_blocks
         needed = sum(-(-(half.num_prompt_tokens + limit) // size) for half in members for size in self._block_sizes)
         reason = None
         if needed > total:
