@@ -305,13 +305,28 @@ def test_progress_is_told_and_may_stop_the_work(engine: VllmGenerator, monkeypat
 
 def test_requests_that_vllm_would_change_are_refused(engine: VllmGenerator) -> None:
     from vllm.exceptions import VLLMValidationError
+    from vllm.sampling_params import RepetitionDetectionParams, StructuredOutputsParams
+
+    from dail_runtime.rewrite.vllm_plugin.processor import PolicyProcessor
 
     settings = params(5, half("single", ""))
-    for name, value in (("temperature", 0.7), ("logprobs", 0), ("repetition_penalty", 1.2)):
-        changed = settings.clone()
-        setattr(changed, name, value)
-        with pytest.raises(VLLMValidationError, match="requests with dail's arguments"):
-            submit(engine, "odd", range(30, 40), changed)
+
+    def changed(name: str, value: Any) -> Any:
+        other = settings.clone()
+        setattr(other, name, value)
+        return other
+
+    for name, value in (("temperature", 0.7), ("logprobs", 0), ("repetition_penalty", 1.2), ("allowed_token_ids", [30, 31])):
+        with pytest.raises(VLLMValidationError, match=f"requests with dail's arguments .* {name}"):
+            submit(engine, "odd", range(30, 40), changed(name, value))
+    # Those that an engine without a tokenizer refuses by itself, or heeds only where it was started for them.
+    repeated = RepetitionDetectionParams(max_pattern_size=2, min_count=2)
+    others: list[tuple[str, Any]] = [("repetition_detection", repeated), ("structured_outputs", StructuredOutputsParams(regex="a*"))]
+    others += [("thinking_token_budget", 0), ("trace_decode_token_ids", [30]), ("stop", ["a"]), ("n", 2)]
+    PolicyProcessor.validate_params(settings)
+    for name, value in others:
+        with pytest.raises(ValueError, match=f"requests with dail's arguments take no {name}:"):
+            PolicyProcessor.validate_params(changed(name, value))
 
 
 @pytest.mark.usefixtures("engine")

@@ -40,10 +40,30 @@ HOOKS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 )
 """Where, which method, with which parameters: everything the plugin overrides or calls that vLLM does not promise to keep."""
 
+CHANGES = (
+    "n",
+    "logprobs",
+    "logprob_token_ids",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "logit_bias",
+    "allowed_token_ids",
+    "bad_words",
+    "structured_outputs",
+    "thinking_token_budget",
+    "min_tokens",
+    "stop",
+    "repetition_detection",
+    "trace_decode_token_ids",
+)
+"""Settings of a request by which vLLM changes what the plugin draws, where a response ends, or what is told of it."""
+
 FIELDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("vllm.v1.core.sched.output:SchedulerOutput", ("total_num_scheduled_tokens",)),
     ("vllm.v1.outputs:ModelRunnerOutput", ("req_ids", "sampled_token_ids")),
     ("vllm.v1.engine:EngineCoreOutput", ("new_token_ids", "finish_reason", "stop_reason", "kv_transfer_params")),
+    ("vllm.sampling_params:SamplingParams", CHANGES),
 )
 """Where, and what the plugin reads or fills in there."""
 

@@ -15,15 +15,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, MoveDirectionality
 
 from dail_runtime.rewrite import policies
 from dail_runtime.rewrite.streams import BLOCK, uniforms
-from dail_runtime.rewrite.vllm_plugin.check import check_settings, check_version
+from dail_runtime.rewrite.vllm_plugin.check import CHANGES, check_settings, check_version
 from dail_runtime.rewrite.vllm_plugin.requests import ACCEPTED, Row
 
 if TYPE_CHECKING:
-    from vllm import SamplingParams
     from vllm.config import VllmConfig
 
 _CELLS = 10_000_000
@@ -31,6 +31,7 @@ _CELLS = 10_000_000
 know of."""
 _AHEAD = BLOCK
 """Steps for which uniforms are looked up at once."""
+_STOCK = SamplingParams()
 
 
 class PolicyProcessor(LogitsProcessor):  # type: ignore[misc]
@@ -41,13 +42,11 @@ class PolicyProcessor(LogitsProcessor):  # type: ignore[misc]
         """Refuse a request whose other settings would change what the plugin draws (ValueError: HTTP 400)."""
         if Row.of(sampling_params.extra_args) is None:
             return
-        if sampling_params.temperature != 0 or sampling_params.n != 1:
-            raise ValueError("requests with dail's arguments need temperature 0 and n 1: the plugin draws, not vLLM")
-        if sampling_params.num_logprobs is not None:
-            raise ValueError("requests with dail's arguments take no logprobs: what they would tell is not the model's")
-        penalties = (sampling_params.presence_penalty, sampling_params.frequency_penalty, sampling_params.repetition_penalty - 1)
-        if any(penalties) or sampling_params.logit_bias or sampling_params.min_tokens or sampling_params.bad_words:
-            raise ValueError("requests with dail's arguments take no penalties, logit_bias, bad_words or min_tokens")
+        if sampling_params.temperature != 0:
+            raise ValueError("requests with dail's arguments need temperature 0: the plugin draws, not vLLM")
+        changes = [name for name in CHANGES if getattr(sampling_params, name) != getattr(_STOCK, name)]
+        if changes:
+            raise ValueError(f"requests with dail's arguments take no {', '.join(changes)}: the plugin draws, not vLLM")
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:  # noqa: ARG002 (as vLLM calls it)
         check_version()
