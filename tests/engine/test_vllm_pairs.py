@@ -116,6 +116,20 @@ def test_plain_requests_get_their_own_log_probabilities_beside_pairs(engine: Vll
     assert max(alone) < 0
 
 
+def test_what_is_left_to_vllms_sampler_is_a_distribution(engine: VllmGenerator, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dail_runtime.rewrite.vllm_plugin.processor import PolicyProcessor
+
+    apply, masses = PolicyProcessor.apply, []
+
+    def watched(processor: PolicyProcessor, logits: torch.Tensor) -> torch.Tensor:
+        masses.append(torch.softmax(apply(processor, logits), dim=-1).sum(dim=-1))
+        return logits
+
+    monkeypatch.setattr(PolicyProcessor, "apply", watched)
+    drawn(engine, requests(2, 2), HOW)
+    assert torch.cat(masses).sub(1).abs().max() < 1e-5
+
+
 @pytest.mark.parametrize("policy", [DirectPolicy(), MIXED], ids=["direct", "mixed"])
 def test_samples_are_those_of_the_transformers_engine(engine: VllmGenerator, spec: ModelSpec, policy: DirectPolicy | MixedPolicy) -> None:
     how = replace(HOW, policy=policy)

@@ -172,7 +172,8 @@ class _Group:
 
     def force(self, logits: Tensor, token: Tensor) -> None:
         """Leave vLLM's sampler no other choice than `token` [rows], in every context."""
-        logits[self.rows, token] = torch.inf
+        # Not infinity: vLLM's softmax and search for the k greatest see these rows, too, where others draw at random.
+        logits[self.rows, token] = torch.finfo(torch.float32).max
 
 
 def _groups(rows: dict[int, _Live], device: torch.device, vocabulary: int) -> Iterator[_Group]:
