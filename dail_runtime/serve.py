@@ -117,7 +117,7 @@ def _command(served: _Served, arguments: argparse.Namespace) -> list[str]:
     from dail_runtime.rewrite.vllm_http.naming import served_name
     from dail_runtime.rewrite.vllm_plugin.check import check_version
     from dail_runtime.rewrite.vllm_settings import arguments as settings_of
-    from dail_runtime.rewrite.vllm_settings import as_options
+    from dail_runtime.rewrite.vllm_settings import as_options, sequences
 
     check_version()
     model = served.job.spec.model
@@ -134,7 +134,7 @@ def _command(served: _Served, arguments: argparse.Namespace) -> list[str]:
         "host": arguments.host,
         "port": arguments.port,
         "shutdown_timeout": arguments.drain,
-        "max_num_seqs": _sequences(served),
+        **sequences(_sequences(served)),
         "tensor_parallel_size": max(1, _gpus()),
         "disable_uvicorn_access_log": True,
     }

@@ -26,7 +26,7 @@ from dail_runtime.rewrite.responses import Response, contexts_of, responses, ret
 from dail_runtime.rewrite.text import Decoder
 from dail_runtime.rewrite.vllm_plugin.check import check_version
 from dail_runtime.rewrite.vllm_plugin.requests import RESULTS, Role
-from dail_runtime.rewrite.vllm_settings import arguments, environment
+from dail_runtime.rewrite.vllm_settings import arguments, environment, sequences
 from dail_runtime.spec.model import ModelSpec
 from dail_runtime.spec.rewrite import VllmEngine
 
@@ -95,7 +95,7 @@ class VllmGenerator:
         length = max_length(model, AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True).get_text_config())
         tokenizer, dtype = load_tokenizer(model), pick_dtype(model, pick_device())
         options = {
-            "max_num_seqs": engine.max_num_seqs,
+            **sequences(engine.max_num_seqs),
             "tensor_parallel_size": engine.tensor_parallel_size,
             "gpu_memory_utilization": engine.gpu_memory_utilization,
         }

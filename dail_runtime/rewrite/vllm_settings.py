@@ -48,6 +48,12 @@ def arguments(folder: Path, *, length: int, dtype: torch.dtype) -> dict[str, Any
     }
 
 
+def sequences(most: int) -> dict[str, int]:
+    """Arguments by which vLLM decodes so many sequences at once; a step that has no room for a token of each is refused."""
+    stock = 2048  # tokens of a step: the least that vLLM takes where nobody names any
+    return {"max_num_seqs": most, **({"max_num_batched_tokens": max(most, 4 * stock)} if most > stock else {})}
+
+
 def as_options(arguments: dict[str, Any]) -> list[str]:
     """The same arguments as words of a command line."""
     words = []

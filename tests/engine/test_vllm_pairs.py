@@ -20,6 +20,7 @@ from dail_runtime.rewrite.transformers_engine import TransformersGenerator
 from dail_runtime.rewrite.vllm_engine import VllmGenerator
 from dail_runtime.rewrite.vllm_plugin import check
 from dail_runtime.rewrite.vllm_plugin.requests import Role, Row
+from dail_runtime.rewrite.vllm_settings import arguments, sequences
 from dail_runtime.spec.model import ModelSpec
 from dail_runtime.spec.rewrite import DirectPolicy, MixedPolicy
 from tests.support.drawing import HOW, LENGTH, MIXED, drawn, ends_at_once, fills_the_model, prompt, requests
@@ -341,6 +342,16 @@ def test_requests_that_vllm_would_change_are_refused(engine: VllmGenerator) -> N
     for name, value in others:
         with pytest.raises(ValueError, match=f"requests with dail's arguments take no {name}:"):
             PolicyProcessor.validate_params(changed(name, value))
+
+
+@pytest.mark.usefixtures("engine")
+def test_as_many_sequences_as_a_job_may_name_fit_into_a_step(spec: ModelSpec) -> None:
+    from vllm.engine.arg_utils import EngineArgs
+
+    stock = arguments(Path(spec.id), length=LENGTH, dtype=torch.float32)
+    for most in (2, 2048, 2049, 2 * 4096):
+        scheduler = EngineArgs(**stock, **sequences(most)).create_engine_config().scheduler_config
+        assert scheduler.max_num_seqs == most <= scheduler.max_num_batched_tokens
 
 
 @pytest.mark.usefixtures("engine")
