@@ -234,6 +234,8 @@ class PairScheduler(Scheduler):  # type: ignore[misc]
 
     def _reserve_prefill_lookahead(self, request: Request, num_computed_tokens: int, num_new_tokens: int) -> int:
         allowed: int = super()._reserve_prefill_lookahead(request, num_computed_tokens, num_new_tokens)
+        if request.request_id in self._failed:
+            return 0  # it ends with this step: a widow must not draw alone
         if request.request_id in self._ready or self._pairs.of(request.request_id) is None:
             return allowed
         # Computing the last token would draw the next one: stop one short of it.
