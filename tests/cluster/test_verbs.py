@@ -19,8 +19,10 @@ from dailctl.kube.resources import CONFIG_MAP
 from dailctl.observe.model import CheckList, EventList, LeftoverList, RunDescription, RunList
 from tests.support.cli import Said, dailctl
 from tests.support.cluster_run import ClusterRun
+from tests.support.machine import slowness
 from tests.support.process_kubelet import REPOSITORY
 from tests.support.require import require
+from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -56,9 +58,13 @@ def test_a_run_is_listed_described_and_logged_while_it_works(run: ClusterRun) ->
     assert run.name in verb(run, "get", "-l", "dail.dev/job=job").out
     assert verb(run, "get", "-l", "dail.dev/job=other").out == ""
 
-    found = RunDescription.model_validate(yaml.safe_load(verb(run, "describe", "job", "-o", "yaml").out))
+    # Pods of the tasks before may be on their way out.
+    found = wait_for(
+        lambda: RunDescription.model_validate(yaml.safe_load(verb(run, "describe", "job", "-o", "yaml").out)),
+        lambda seen: {pod.task for pod in seen.pods_now} == {"conductor", "select/tuned"},
+        moves=lambda seen: [pod.name for pod in seen.pods_now],
+    )
     assert (found.state, found.desired, found.causes) == ("running", "run", ())
-    assert {pod.task for pod in found.pods_now} == {"conductor", "select/tuned"}
     assert found.conductor is not None
     text = verb(run, "describe", "--file", run.file).out
     assert "State:      running (select/tuned)" in text
@@ -89,7 +95,7 @@ def test_logs_follow_a_run_through_attempts_to_its_end(run: ClusterRun) -> None:
     run.script(select__tuned=["exit:75", "slow"])
     assert run.submit().code == 0
     with run.started("logs", "-f", run.name) as following:
-        out, err = following.communicate(timeout=240)
+        out, err = following.communicate(timeout=900)
     assert following.returncode == 0, err
     lines = out.splitlines()
     assert lines.index("talk of select/tuned, attempt 1") < lines.index("talk of select/tuned, attempt 2")
@@ -124,9 +130,9 @@ def test_logs_wait_through_pending_and_say_why(run: ClusterRun) -> None:
     assert run.submit("--any-nodes").code == 0
     with run.started("logs", "-f", run.name, "--stage", "conductor") as following:
         assert following.stderr is not None
-        line = following.stderr.readline()
+        # Before the scheduler has looked at its pod, there is less to say.
+        line = next(line for line in following.stderr if "waiting for conductor: no node has the labels" in line)
         following.terminate()
-    assert "waiting for conductor: no node has the labels" in line
     assert "test=nowhere" in line
     causes = RunDescription.model_validate_json(verb(run, "describe", run.name, "-o", "json").out).causes
     assert [(one.cause, one.task) for one in causes] == [("NoNodeMatches", "conductor")]
@@ -137,10 +143,10 @@ def test_cancel_frees_the_gpus_keeps_results_and_resume_finishes(run: ClusterRun
     assert run.submit().code == 0
     run.until(lambda status: status.task("train/tuned").state == "running")
     assert gpu_pods(run)
-    began = time.monotonic()
+    before, began = slowness(), time.monotonic()
     said = verb(run, "cancel", run.name)
     assert (said.code, said.out) == (0, f"run/{run.name} cancelled\n"), said.err
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 60 * max(before, slowness())
     assert gpu_pods(run) == []
     assert json.loads(verb(run, "get", run.name, "-o", "json").out)["state"] == "cancelled"
     assert verb(run, "cancel", run.name).code == 0
@@ -186,16 +192,21 @@ def test_watch_shows_a_run_to_its_end_and_ends_with_its_code(run: ClusterRun) ->
     run.script(select__tuned=["slow", "ok"], train__tuned=["error:8:nothing was learnt"])
     assert run.submit().code == 0
     with run.started("watch", run.name) as watching, run.started("get", "-w") as getting:
-        out, err = watching.communicate(timeout=240)
+        out, err = watching.communicate(timeout=900)
+        listed = []
+        # It hears of the end on a connection of its own.
+        for line in getting.stdout or ():
+            listed.append(line.split())
+            if listed[-1][1:2] == ["failed"]:
+                break
         getting.terminate()
-        listed, _ = getting.communicate(timeout=30)
     assert watching.returncode == 8
     assert f"error: run {run.name} failed: train/tuned: nothing was learnt" in err
     assert out.splitlines()[0].split()[:2] == ["NAME", "STATE"]
     assert any(line.split()[:2] == ["select/tuned", "done"] for line in out.splitlines())
     assert out.count("RunFailed: train/tuned: nothing was learnt") == 1
-    assert listed.splitlines()[0].split()[0] == "NAME"
-    assert any(line.split()[1] == "failed" for line in listed.splitlines())
+    assert listed[0][0] == "NAME"
+    assert listed[-1][1] == "failed"
 
 
 def test_watching_runs_whose_conductor_waits_reads_each_record_once(run: ClusterRun) -> None:
@@ -228,7 +239,7 @@ def test_delete_removes_everything_and_gc_finds_what_was_left(run: ClusterRun) -
     ours, theirs = pty.openpty()
     with run.started("delete", run.name, stdin=theirs) as asking:
         os.write(ours, b"n\n")
-        _, err = asking.communicate(timeout=120)
+        _, err = asking.communicate(timeout=900)
     assert (asking.returncode, f"run {run.name} is running. Delete?" in err, "nothing was deleted" in err) == (2, True, True), err
     assert run.status() is not None
     said = verb(run, "delete", run.name, "--yes")
@@ -308,7 +319,7 @@ def test_a_user_without_rights_gets_them_named(run: ClusterRun) -> None:
         assert watching.stdout is not None
         assert watching.stdout.readline().split()[:2] == ["NAME", "STATE"]
         watching.terminate()
-        _, err = watching.communicate(timeout=60)
+        _, err = watching.communicate(timeout=900)
     assert "cannot list events" in err
     nobody = run.lab.user("nobody", run.namespace, [])
     said = verb(run, "get", kubeconfig=nobody)
