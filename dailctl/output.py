@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, TextIO
 
+from dail_runtime.errors import UsageError
+
 LEAST = 12
 """Characters that are left of a column of a table however narrow the terminal is."""
 STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -62,8 +64,20 @@ def wants_color(stream: TextIO) -> bool:
 
 
 def data(text: str) -> None:
-    """Print a result on standard output."""
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+    """Print a result on standard output.
+
+    Raises:
+        UsageError: it leads to a file that cannot be written.
+    """
+    try:
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as err:
+        # Python would try the rest of it once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise UsageError(f"standard output cannot be written ({err.strerror}); make room there, or let it lead elsewhere") from None
 
 
 def talk(sentence: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -57,24 +58,38 @@ def resolve_paths(job: DailJob, base: Path) -> DailJob:
     """The job with every path in it absolute, seen from the folder `base`. s3:// addresses, hub ids and `python:` stay.
 
     Data and models given as file:// become plain paths.
+
+    Raises:
+        SpecError: no place of this machine can be called so.
     """
     spec = job.spec
     uri = spec.storage.uri
-    evaluation = tuple(one.model_copy(update={"path": _anchor(one.path, base)}) for one in spec.data.evaluation)
+    evaluation = tuple(
+        one.model_copy(update={"path": _anchor(f"data.evaluation.{index}.path", one.path, base)})
+        for index, one in enumerate(spec.data.evaluation)
+    )
     update = {
         "model": spec.model.model_copy(update={"id": _anchor_model(spec.model.id, base)}),
-        "data": spec.data.model_copy(update={"solutions": _anchor(spec.data.solutions, base), "evaluation": evaluation}),
-        "storage": spec.storage.model_copy(update={"uri": uri if "://" in uri else _anchor(uri, base)}),
+        "data": spec.data.model_copy(update={"solutions": _anchor("data.solutions", spec.data.solutions, base), "evaluation": evaluation}),
+        "storage": spec.storage.model_copy(update={"uri": uri if "://" in uri else _anchor("storage.uri", uri, base)}),
     }
     return job.model_copy(update={"spec": spec.model_copy(update=update)})
 
 
-def _anchor(path: str, base: Path) -> str:
+def _anchor(field: str, path: str, base: Path) -> str:
     if path.startswith("file://"):
         path = unquote(urlsplit(path).path)
     if "://" in path:
         return path
-    return str((base / Path(path).expanduser()).resolve())
+    try:
+        found = str((base / Path(path).expanduser()).resolve())
+        found.encode()
+    except UnicodeEncodeError:
+        raise SpecError(f"{field}: {found!r}: a name in this path is not UTF-8; rename that folder or file") from None
+    except (RuntimeError, ValueError, OSError) as err:
+        # Nobody of that name behind ~, links in a circle, a NUL character.
+        raise SpecError(f"{field}: {path!r} is no path on this machine ({str(err).rstrip('.')}); correct it") from None
+    return found
 
 
 def _anchor_model(id_: str, base: Path) -> str:
@@ -82,7 +97,7 @@ def _anchor_model(id_: str, base: Path) -> str:
     if id_.startswith((PACKAGE, "s3://")):
         return id_
     written_as_path = id_.startswith((".", "/", "~", "file://")) or id_.count("/") > 1
-    return _anchor(id_, base) if written_as_path or (base / id_).is_dir() else id_
+    return _anchor("model.id", id_, base) if written_as_path or os.path.isdir(base / id_) else id_  # noqa: PTH112 (a name may be too long)
 
 
 def _read_text(path: Path) -> str:

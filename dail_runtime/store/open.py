@@ -39,9 +39,17 @@ def open_store(uri: str, *, endpoint: str | None = None, region: str | None = No
         host, slash, rest = uri[len("file://") :].partition("/")
         if host not in ("", "localhost") or not slash:
             raise StoreError(f"{uri} names the machine {host!r}; write file:///FOLDER with three slashes, or the plain path")
-        return FileStore(Path("/" + unquote(rest)))
+        return _folder(uri, "/" + unquote(rest))
     if scheme:
         raise StoreError(f"{scheme}:// is no store dail knows; use a folder, file:///FOLDER or s3://BUCKET/PREFIX")
     if not uri:
         raise StoreError("the storage address is empty; use a folder, file:///FOLDER or s3://BUCKET/PREFIX")
-    return FileStore(Path(uri).expanduser())
+    return _folder(uri, uri)
+
+
+def _folder(uri: str, path: str) -> FileStore:
+    try:
+        return FileStore(Path(path).expanduser())
+    except (RuntimeError, ValueError) as err:
+        # Nobody of that name behind ~, or a NUL character.
+        raise StoreError(f"{uri!r} is no folder on this machine ({str(err).rstrip('.')}); correct the storage address") from None

@@ -5,6 +5,7 @@ Each row spoils one thing of a good folder and goes the whole way: load_job, res
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -71,6 +72,13 @@ def change(old: str, new: str) -> Spoil:
         (folder / "job.yaml").write_text(JOB.replace(old, new))
 
     return spoil
+
+
+def not_utf8(folder: Path) -> None:
+    """A link to a solutions file whose name holds a byte that no text holds."""
+    odd = folder / os.fsdecode(b"x\xff.jsonl")
+    (folder / "x.jsonl").rename(odd)
+    (folder / "x.jsonl").symlink_to(odd)
 
 
 @dataclass(frozen=True)
@@ -146,6 +154,9 @@ TABLE = [
     Bad("no solutions file", change("x.jsonl", "z.jsonl"), DataError, "data.solutions: ", "z.jsonl: there is no such file; did you mean"),
     Bad("no evaluation file", change("t.jsonl", "sets/t.jsonl"), DataError, "data.evaluation.0.path: ", "there is no such file"),
     Bad("a web address", change("x.jsonl", "https://example.org/x.jsonl"), DataError, "data.solutions: ", "download it first"),
+    Bad("nobody's home", change("x.jsonl", "~nobody-here/x.jsonl"), SpecError, "data.solutions: ", "is no path on this machine"),
+    Bad("a NUL in a path", change("x.jsonl", '"x\\0.jsonl"'), SpecError, "data.solutions: ", "is no path on this machine"),
+    Bad("a path that is not UTF-8", not_utf8, SpecError, "data.solutions: ", "not UTF-8; rename"),
     Bad("no model folder", change("owner/model", "./model"), ModelError, "model.id: ", "there is no such folder"),
     Bad("no model package", change("owner/model", "python:no-such"), ModelError, "model.id: ", "install it"),
     # The data files.

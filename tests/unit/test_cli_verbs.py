@@ -344,6 +344,17 @@ def test_errors_are_red_only_where_color_is_wanted(play: Play, variables: dict[s
     assert err.startswith("\x1b[31merror: ") == (variables == {"FORCE_COLOR": "1"})
 
 
+@pytest.mark.parametrize("verb", ["version", "schema"])
+def test_output_that_finds_no_room_is_a_sentence(verb: str) -> None:
+    environment = {"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": "/usr/bin:/bin"}
+    with Path("/dev/full").open("wb") as full:
+        run = subprocess.run([sys.executable, "-m", "dailctl", verb], stdout=full, stderr=subprocess.PIPE, text=True, env=environment)
+    assert (run.returncode, run.stderr) == (
+        2,
+        "error: standard output cannot be written (No space left on device); make room there, or let it lead elsewhere\n",
+    )
+
+
 @pytest.mark.parametrize("verb", ["version", "schema", "--help"])
 def test_a_reader_that_goes_away_is_no_error(verb: str) -> None:
     # It went before anything was written; what `version` prints fits into a buffer until the end.

@@ -314,3 +314,9 @@ def test_no_damage_to_a_file_gives_anything_but_a_sentence_with_a_place(start: i
         except SpecError as err:
             for line in str(err).splitlines():
                 assert line.startswith(str(path)), line
+
+
+def test_links_in_a_circle_are_no_path(tmp_path: Path) -> None:
+    (tmp_path / "expert.jsonl").symlink_to("expert.jsonl")
+    with pytest.raises(SpecError, match=r"^data\.solutions: './expert\.jsonl' is no path on this machine"):
+        resolve_paths(load_job(written(tmp_path, MINIMAL)), tmp_path)

@@ -464,7 +464,14 @@ def test_folders_have_several_addresses(uri: str, tmp_path: Path) -> None:
             ("file://host/x", "names the machine 'host'"),
             ("file://x", "names the machine"),
         ),
-        *(("s3://", "names no bucket"), ("s3:///x", "names no bucket"), ("s3://b/../x", "could leave the store"), ("a\0b", "NUL")),
+        *(
+            ("s3://", "names no bucket"),
+            ("s3:///x", "names no bucket"),
+            ("s3://b/../x", "could leave the store"),
+            ("a\0b", "NUL"),
+            ("file:///a%00b", "no folder on this machine"),
+            ("~nobody-here/x", "no folder on this machine"),
+        ),
     ],
 )
 def test_wrong_addresses_are_sentences(uri: str, says: str) -> None:
