@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from dail_runtime.errors import DailError, Interrupted
+from dail_runtime.errors import DailError, Interrupted, UsageError
 from dailctl import output
 from dailctl.cli.cancel import cancel
 from dailctl.cli.delete import delete
@@ -126,6 +126,9 @@ def _explain(err: Exception) -> int:
     if isinstance(err, Interrupted):
         output.talk(str(err))
         return err.exit_code
+    if isinstance(err, FileNotFoundError) and not _stands_somewhere():
+        output.error("the folder that this shell is in was removed; change into one that exists")
+        return UsageError.exit_code
     if isinstance(err, DailError):
         output.error(str(err))
         return err.exit_code
@@ -138,3 +141,12 @@ def _explain(err: Exception) -> int:
     first = (str(err).splitlines() or [""])[0]
     output.error(f"unexpected {type(err).__name__}{': ' + first if first else ''}; run the same command with --debug to see where")
     return UNEXPECTED
+
+
+def _stands_somewhere() -> bool:
+    """Whether relative paths lead anywhere."""
+    try:
+        os.getcwd()  # noqa: PTH109
+    except FileNotFoundError:
+        return False
+    return True

@@ -344,6 +344,14 @@ def test_errors_are_red_only_where_color_is_wanted(play: Play, variables: dict[s
     assert err.startswith("\x1b[31merror: ") == (variables == {"FORCE_COLOR": "1"})
 
 
+def test_a_folder_that_was_removed_under_the_shell_is_a_sentence(tmp_path: Path) -> None:
+    code = "import os, sys; os.rmdir(os.getcwd()); from dailctl.cli.main import main; sys.exit(main(['status', '-A']))"
+    (tmp_path / "gone").mkdir()
+    environment = {"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": "/usr/bin:/bin"}
+    run = subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "gone", capture_output=True, text=True, env=environment)
+    assert (run.returncode, run.stderr) == (2, "error: the folder that this shell is in was removed; change into one that exists\n")
+
+
 @pytest.mark.parametrize("verb", ["version", "schema"])
 def test_output_that_finds_no_room_is_a_sentence(verb: str) -> None:
     environment = {"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": "/usr/bin:/bin"}
