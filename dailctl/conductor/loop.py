@@ -63,7 +63,7 @@ class Conductor:
     looked: datetime | None = None
     """When it last saw everything of the run and did what was due; the API server's time."""
     _written: str | None = None
-    """The status that it wrote last, as the record has it."""
+    """The status that it wrote last, or began with, as the record has it."""
     _written_at: float = float("-inf")
     _failures: int = 0
     """How often in a row it could not do what was due."""
@@ -163,7 +163,11 @@ class Conductor:
         What another has made of it is not left standing.
         """
         status = status.model_copy(update={"conductor": self.pod})
-        same = _telling(status) == _telling(self.status) and (held.get("data") or {}).get(KEY) == self._written
+        data = held.get("data") or {}
+        if self._written is None and known_status(self.record, data) == self.status:
+            # What this conductor began with.
+            self._written = data[KEY]
+        same = _telling(status) == _telling(self.status) and data.get(KEY) == self._written
         if same and (status.tasks == self.status.tasks or time.monotonic() - self._written_at < STATUS_EVERY):
             return
         stamped = status.model_copy(update={"updated": self.hands.now()})
