@@ -117,6 +117,15 @@ ROWS = (
         (f"{CLUSTER}::test_a_second_conductor_waits_and_does_nothing",),
     ),
     Row(
+        "Someone spoils the status of a run, removes its lease, or takes its conductor's rights",
+        "Status and lease are made anew; a conductor without rights ends, and leaves the run to its user.",
+        (
+            f"{CONDUCT}::test_a_status_that_someone_spoiled_is_written_anew",
+            f"{CONDUCT}::test_a_lease_that_someone_removed_is_made_anew",
+            f"{CONDUCT}::test_a_conductor_whose_rights_were_taken_ends_and_leaves_the_run_to_its_user",
+        ),
+    ),
+    Row(
         "The conductor is frozen for longer than its lease",
         "Another takes over; the first finds that out before it does anything.",
         (f"{CLUSTER}::test_a_frozen_conductor_finds_that_another_took_over",),
