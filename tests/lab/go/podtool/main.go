@@ -84,7 +84,7 @@ func act(word, value string) error {
 // await returns when the name has an address: a Pod's name in DNS comes a little after the Pod.
 func await(name string) error {
 	var err error
-	for range 100 {
+	for range 900 {
 		if _, err = net.LookupHost(name); err == nil {
 			return nil
 		}
