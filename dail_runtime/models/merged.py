@@ -25,8 +25,10 @@ def merged_folder(model: ModelSpec, adapter: Path, dtype: torch.dtype) -> Path:
     folder = model_folder(model)
     shape = [model.model_dump(mode="json"), str(folder.resolve()), str(dtype), adapter_digest(adapter)]
 
-    def merge(target: Path) -> None:
-        named = model.model_copy(update={"dtype": str(dtype).removeprefix("torch.")})
-        save_model(load_model(named, device=torch.device("cpu"), adapter=adapter), target)
+    return cached(f"merged-{digest_of(shape)[:24]}", lambda target: write_merged(model, adapter, dtype, target))
 
-    return cached(f"merged-{digest_of(shape)[:24]}", merge)
+
+def write_merged(model: ModelSpec, adapter: Path, dtype: torch.dtype, target: Path) -> None:
+    """Merge on the CPU, in `dtype`, and write the model to the folder `target`, without a tokenizer."""
+    named = model.model_copy(update={"dtype": str(dtype).removeprefix("torch.")})
+    save_model(load_model(named, device=torch.device("cpu"), adapter=adapter), target)

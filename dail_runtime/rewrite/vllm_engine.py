@@ -18,8 +18,8 @@ import torch
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from dail_runtime.errors import DailError, ModelError, SetupError
-from dail_runtime.models import free_device_memory, load_model, load_tokenizer, max_length, model_folder, pick_device, pick_dtype
-from dail_runtime.models.save import save_model
+from dail_runtime.models import free_device_memory, load_tokenizer, max_length, model_folder, pick_device, pick_dtype
+from dail_runtime.models.merged import write_merged
 from dail_runtime.records import Sample
 from dail_runtime.rewrite.engine import Request, Sampling, Tick
 from dail_runtime.rewrite.responses import Response, contexts_of, responses, retried, rows_of, sample_of
@@ -102,8 +102,7 @@ class VllmGenerator:
         if adapter is None:
             return cls(folder, tokenizer, length=length, dtype=dtype, **options)
         with tempfile.TemporaryDirectory(prefix="dail-merged-") as merged:
-            named = model.model_copy(update={"dtype": str(dtype).removeprefix("torch.")})
-            save_model(load_model(named, device=torch.device("cpu"), adapter=adapter), Path(merged))
+            write_merged(model, adapter, dtype, Path(merged))
             return cls(Path(merged), tokenizer, length=length, dtype=dtype, **options)
 
     def facts(self) -> dict[str, int]:

@@ -183,10 +183,9 @@ def check_targets(model: PreTrainedModel, targets: tuple[str, ...]) -> None:
     tied = output.weight is embedding.weight
     linear = {name for name, module in model.named_modules() if isinstance(module, nn.Linear) and not (tied and module is output)}
     known = sorted({name.rsplit(".", 1)[-1] for name in linear})
-    remedy = f"name some of {', '.join(known)}" if known else "choose another model"
+    remedy = f"name some of {', '.join(known)}" if known else "it has none at all: choose another model"
     for target in targets:
         if not any(name == target or name.endswith(f".{target}") for name in linear):
-            remedy = f"name some of {', '.join(known)}" if known else "it has none at all: choose another model"
             raise ModelError(
                 f"train.lora.targets: {model.config.name_or_path} has no linear layer {target!r} that can be adapted; {remedy}"
             )
