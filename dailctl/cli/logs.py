@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -60,7 +59,6 @@ def logs(
 
     def show(pod: str, line: str) -> None:
         output.data(f"[{pod}] {line}" if replica == EVERY else line)
-        sys.stdout.flush()
 
     if follow:
         held = Follower(client, held, wanted, show, output.talk).run()

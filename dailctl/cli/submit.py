@@ -77,7 +77,6 @@ def submit(
     _upload(submission)
     for one in apply_run(client, submission, status):
         output.data(str(one))
-        sys.stdout.flush()
     if wait:
         generation = 0 if status is None or not status.ended or status.state == "done" else status.generation + 1
         _follow(client, submission, generation)

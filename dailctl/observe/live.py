@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from dail_runtime.errors import TransientError, UsageError
 from dailctl import output
+from dailctl.backends.process import WAKE
 from dailctl.conductor.status import summary_of
 from dailctl.kube import Client, Forbidden, Refusals
 from dailctl.kube.cache import Cache
@@ -67,7 +68,6 @@ class Lines:
         self._lines |= {above, *below}
         if lines:
             output.data(output.printable("\n".join(lines)))
-            sys.stdout.flush()
 
 
 class Redrawn:
@@ -164,11 +164,8 @@ def watch_events(client: Client, held: Held, *, fields: str) -> None:
             if new:
                 lines = event_table(new, width=output.width_of(sys.stdout)).splitlines()
                 output.data("\n".join(lines if head else lines[1:]))
-                sys.stdout.flush()
                 head = False
-            # Ctrl-C that comes just before a wait begins is heard by Python only when it wakes.
-            while not changed.wait(0.5):
-                pass
+            _await(changed)
             changed.clear()
 
 
@@ -205,12 +202,17 @@ def _left(held: Held, etas: dict[str, Eta]) -> dict[str, float]:
 
 def _pause(changed: threading.Event, place: Screen) -> None:
     """Until something changes, and a moment more for what changes with it; a terminal is redrawn each second."""
-    # Ctrl-C that comes just before a wait begins is heard by Python only when it wakes.
-    while not (seen := changed.wait(REDRAW)) and not isinstance(place, Redrawn):
-        pass
-    if seen:
+    if not isinstance(place, Redrawn):
+        _await(changed)
+    if changed.wait(REDRAW):
         threading.Event().wait(SETTLE)
     changed.clear()
+
+
+def _await(changed: threading.Event) -> None:
+    """Until something changes. Ctrl-C that comes just before a wait begins is heard by Python only when it wakes."""
+    while not changed.wait(WAKE):
+        pass
 
 
 @contextlib.contextmanager
